@@ -1,0 +1,165 @@
+"""Typed configs: frozen dataclasses, YAML files, ``a.b=c`` overrides, strict checks.
+
+A config is a frozen dataclass made with :func:`config`; its field docstrings or comments say the
+unit. Loading never guesses: an unknown key, a wrong type or a value out of range is a
+:class:`ConfigError` that names the file, the key and what to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import subprocess
+import tempfile
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as _pydantic_dataclass
+from typing_extensions import dataclass_transform
+
+from dexpie_ros import __version__
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message names file, key and remedy."""
+
+
+@dataclass_transform(frozen_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass whose values are checked when it is made."""
+    decorate = _pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=False))
+    return decorate(cls)  # type: ignore[return-value]
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
+    """Make ``cls`` from nested plain values; raises ConfigError naming ``where`` and the key."""
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_explain(cls, error, where)) from None
+
+
+def load(cls: type[T], path: str | Path | None = None, overrides: Sequence[str] = ()) -> T:
+    """Read ``cls`` from a YAML file (or its defaults) with ``a.b=c`` overrides on top."""
+    values: dict[str, Any] = {}
+    where = f"{cls.__name__} (defaults)"
+    if path is not None:
+        values, where = read_yaml(path), str(path)
+    for override in overrides:
+        set_override(values, override)
+        where = f"{path or cls.__name__} with {override}"
+    return from_dict(cls, values, where)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML mapping; ConfigError where the file is missing, broken or no mapping."""
+    file = Path(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file; check the path") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read as YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: holds a {type(values).__name__}, expected `key: value` lines")
+    return values
+
+
+def set_override(values: dict[str, Any], override: str) -> None:
+    """Apply one ``a.b=c`` (the value is read as YAML) to nested ``values`` in place."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected key=value, for instance limits.speed=0.2")
+    node = values
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {parent} is a value, not a group of keys")
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is no YAML: {error}") from None
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """Nested plain values of a config, fit for YAML, JSON and :func:`from_dict`."""
+    plain: dict[str, Any] = TypeAdapter(type(value)).dump_python(value, mode="json")
+    return plain
+
+
+def save_yaml(value: Any, path: str | Path) -> None:
+    """Write a config so that :func:`load` gives it back equal."""
+    write_atomic(path, yaml.safe_dump(to_dict(value), sort_keys=False, allow_unicode=True))
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write a whole file or nothing: temporary file beside it, fsync, rename."""
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically, keys in the order given."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def provenance() -> dict[str, str]:
+    """Version and git commit of this code, kept with every run."""
+    folder = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
+    return {"version": __version__, "commit": commit}
+
+
+def _explain(cls: type, error: ValidationError, where: str) -> str:
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = _keys_at(cls, item["loc"][:-1])
+            close = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+            lines.append(f"{where}: unknown key {key}; {hint}")
+        else:
+            lines.append(f"{where}: {key} = {item.get('input')!r}: {item['msg']}")
+    return "\n".join(lines)
+
+
+def _keys_at(cls: Any, location: Sequence[int | str]) -> list[str]:
+    hints: dict[str, Any] = {}
+    for part in (*location, None):
+        if not dataclasses.is_dataclass(cls):
+            return []
+        hints = {f.name: f.type for f in dataclasses.fields(cls)}
+        if part is None:
+            return list(hints)
+        cls = typing.get_type_hints(cls).get(str(part))
+    return list(hints)
