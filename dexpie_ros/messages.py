@@ -187,6 +187,32 @@ class Messages:
             episode_id=episode_id,
         )
 
+    def policy_status(
+        self,
+        time_ns: int,
+        *,
+        policy_id: str,
+        inferred: bool,
+        prefix_length: int,
+        inferences: int,
+        skipped: int,
+        latency_s: tuple[float, float, float],
+    ) -> Any:
+        """``latency_s``: p50, p95 and p99 of this episode."""
+        p50, p95, p99 = map(float, latency_s)
+        return self._make(
+            "dexpie_msgs/msg/PolicyStatus",
+            header=self.header(time_ns),
+            policy_id=policy_id,
+            inferred=bool(inferred),
+            prefix_length=int(prefix_length),
+            inferences=int(inferences),
+            skipped=int(skipped),
+            latency_p50=p50,
+            latency_p95=p95,
+            latency_p99=p99,
+        )
+
     def intervention_state(self, time_ns: int, mode: Mode, reason: str, interventions: int) -> Any:
         return self._make(
             "dexpie_msgs/msg/InterventionState",
@@ -384,7 +410,7 @@ def ros() -> Messages:
         result.frombytes(memoryview(np.ascontiguousarray(values, dtype)).cast("B"))
         return result
 
-    return Messages(lambda name, **fields: message_class(name)(**fields), numbers, "ros")
+    return Messages(lambda kind, /, **fields: message_class(kind)(**fields), numbers, "ros")
 
 
 @lru_cache(maxsize=1)
@@ -396,7 +422,7 @@ def bag() -> Messages:
         dtype = {"d": np.float64, "B": np.uint8}[code]
         return np.ascontiguousarray(values, dtype).reshape(-1)
 
-    return Messages(lambda name, **fields: types[name](**fields), numbers, "bag")
+    return Messages(lambda kind, /, **fields: types[kind](**fields), numbers, "bag")
 
 
 def serialize(message: Any) -> bytes:
