@@ -1,0 +1,169 @@
+"""ROS start-up that all nodes share; what measurement settled is applied here, once.
+
+* one SingleThreadedExecutor per process, control loops in plain threads (:class:`ControlLoop`);
+* Fast DDS with a shared memory segment that holds images, malloc that keeps image-sized blocks;
+* clean shutdown on Ctrl-C and SIGTERM, exit status 0 clean, 1 crash, 2 unusable config.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+
+from dexpie_ros.config import ConfigError
+from dexpie_ros.contract import Qos
+from dexpie_ros.control_loop import ControlLoop, LoopStatistics
+from dexpie_ros.parameters import declare_config, refuse_unknown_parameters
+from dexpie_ros.resources import share
+
+__all__ = [
+    "ControlLoop",
+    "LoopStatistics",
+    "abort",
+    "declare_config",
+    "prepare_process",
+    "qos_profile",
+    "refuse_unknown_parameters",
+    "run_node",
+    "transport_environment",
+]
+
+EXIT_CONFIG = 2
+"""Status of a process whose command line, parameters or config cannot be used."""
+
+SUPERVISOR_VARIABLE = "DEXPIE_SUPERVISOR_PID"
+"""Set by `dexpie launch`: the process that a node must not outlive."""
+
+_failure: list[Exception] = []
+
+
+_QOS = {
+    # reliability, durability, depth
+    Qos.SENSOR: (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10),
+    Qos.COMMAND: (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10),
+    Qos.EVENT: (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 100),
+    Qos.STATE: (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1),
+}
+
+
+def qos_profile(purpose: Qos | str, *, depth: int = 0, best_effort: bool = False) -> QoSProfile:
+    """The rclpy profile of a purpose (the table of `dexpie_ros.contract`).
+
+    A subscriber may ask for a longer queue (``depth`` above 0), as a recorder does, or for
+    ``best_effort`` where only the newest value matters; a publisher takes the profile as it is.
+    """
+    reliability, durability, usual_depth = _QOS[Qos(purpose)]
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth or usual_depth,
+        reliability=ReliabilityPolicy.BEST_EFFORT if best_effort else reliability,
+        durability=durability,
+    )
+
+
+def transport_environment() -> dict[str, str]:
+    """The variable that makes Fast DDS use our profile; empty where the user has set his own."""
+    names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    if any(os.environ.get(name) for name in names):
+        return {}
+    # Fast DDS 3 renamed the variable and warns at the old name; Fast DDS 2 knows only the old one
+    name = names[0] if _fast_dds_major() >= 3 else names[1]
+    return {name: str(share("config", "fastdds_shm.xml"))}
+
+
+def prepare_process() -> None:
+    """Process-wide settings; harmless to call twice, must come before ``rclpy.init()``."""
+    os.environ.update(transport_environment())
+    # a pure Python thread may keep the interpreter this long from a control loop that is due
+    sys.setswitchinterval(0.0005)
+    try:
+        libc = ctypes.CDLL(None)
+        # glibc gives every image-sized block back to the kernel and faults it in again (0.7 ms)
+        libc.mallopt(-3, 64 << 20)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        pass  # another C library, with another malloc
+
+
+def run_node(factory: Callable[[], Node], args: Sequence[str] | None = None) -> None:
+    """Run one node until Ctrl-C, SIGTERM or :func:`abort`.
+
+    ``factory`` makes the node (usually its class); what the node must close goes into its
+    ``destroy_node``. Returns after a clean shutdown. A ConfigError becomes one line on stderr and
+    ``SystemExit(2)``; any other exception is a crash and passes through, after the node was
+    destroyed, so that the process ends with a traceback and status 1.
+    """
+    prepare_process()
+    _failure.clear()
+    node: Node | None = None
+    executor: SingleThreadedExecutor | None = None
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        try:
+            rclpy.init(args=list(args) if args is not None else None)
+        except RuntimeError as error:  # rcl refuses the command line or a parameter file
+            raise ConfigError(f"ROS 2 arguments: {error}") from None
+        _follow_supervisor()
+        node = factory()
+        refuse_unknown_parameters(node)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while rclpy.ok() and not _failure:
+            executor.spin_once(timeout_sec=0.5)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_CONFIG) from None
+    finally:
+        # a second Ctrl-C must not tear a file that is being closed
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if executor is not None:
+            executor.shutdown(timeout_sec=1.0)
+        if node is not None:
+            node.destroy_node()
+            rclpy.try_shutdown()
+        # else there is at most half a node, which rclpy must not try to destroy: the process ends
+        signal.signal(signal.SIGINT, interrupt)
+    if _failure:
+        raise _failure[0]
+
+
+def abort(error: Exception) -> None:
+    """End the running node from any thread, as a crash: :func:`run_node` raises ``error``.
+
+    Fits :class:`ControlLoop`'s ``on_error``. Does not touch the ROS context, which would destroy
+    the node from the calling thread.
+    """
+    _failure.append(error)
+
+
+def _follow_supervisor() -> None:
+    """Leave if the supervisor died before it could arrange that its death ends this process."""
+    supervisor = os.environ.get(SUPERVISOR_VARIABLE, "")
+    if supervisor and supervisor != str(os.getppid()):
+        raise ExternalShutdownException
+
+
+def _fast_dds_major() -> int:
+    distribution = os.environ.get("ROS_DISTRO", "")
+    if distribution:
+        return 2 if distribution in ("humble", "iron", "jazzy") else 3
+    try:
+        return 3 if int(importlib.metadata.version("ros-rclpy").split(".")[0]) >= 9 else 2
+    except importlib.metadata.PackageNotFoundError:
+        return 3
