@@ -1,0 +1,171 @@
+"""A trained critic: which network may judge which episode, and how it is kept on disk.
+
+A directory holds ``critic.safetensors`` (weights), ``config.yaml`` (the resolved config),
+``critic.json`` (folds, inputs, provenance, content hash) and ``metrics.json`` (held-out quality).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from dexpie_ros import config as configs
+from dexpie_ros.critic.features import features
+from dexpie_ros.critic.network import ValueNetwork
+from dexpie_ros.critic.settings import CriticConfig
+from dexpie_ros.episodes.episode import Episode
+
+FORMAT = 1
+
+
+class Critic:
+    """Values of episodes, each from networks that did not see it where that is possible.
+
+    ``folds`` names, for every training episode, the network that was trained without it. An
+    episode that no network saw is judged by the mean of all.
+    """
+
+    def __init__(
+        self,
+        settings: CriticConfig,
+        networks: Sequence[ValueNetwork],
+        folds: dict[str, int],
+        metrics: dict[str, Any] | None = None,
+        inputs: Sequence[str] = (),
+    ) -> None:
+        self.settings = settings
+        self.networks = tuple(networks)
+        self.folds = dict(folds)
+        self.metrics = metrics or {}
+        self.inputs = tuple(inputs)
+        """Ids of all training episodes."""
+        for network in self.networks:
+            network.eval()
+
+    @property
+    def hash(self) -> str:
+        """Content hash of weights, folds and config: the same critic has the same hash."""
+        digest = hashlib.sha256(self._weights())
+        described = [configs.to_dict(self.settings), sorted(self.folds.items())]
+        digest.update(json.dumps(described, sort_keys=True).encode())
+        return digest.hexdigest()[:16]
+
+    def held_out(self, episode: Episode) -> bool:
+        """Whether the network(s) that judge this episode never saw it."""
+        return episode.id in self.folds or episode.id not in self.inputs
+
+    def values(self, episode: Episode) -> NDArray[np.float64]:
+        """V(o_t) for every control step (T,), in the critic's units, [-1, 0]."""
+        fold = self.folds.get(episode.id)
+        chosen = self.networks if fold is None else (self.networks[fold],)
+        return self._mean(episode, chosen)
+
+    def values_in_sample(self, episode: Episode) -> NDArray[np.float64]:
+        """V(o_t) (T,) from networks that did see this episode: for comparison only."""
+        fold = self.folds.get(episode.id)
+        others = tuple(n for k, n in enumerate(self.networks) if k != fold)
+        return self._mean(episode, others or self.networks)
+
+    def _mean(self, episode: Episode, networks: Sequence[ValueNetwork]) -> NDArray[np.float64]:
+        rows = torch.from_numpy(features(episode, self.settings.features))
+        device = networks[0].centres.device
+        if rows.shape[1] != networks[0].mean.shape[0]:
+            raise ValueError(
+                f"{episode.path}: {rows.shape[1]} features, the critic was trained on "
+                f"{networks[0].mean.shape[0]}; is it another task's critic?"
+            )
+        stacked = torch.stack([network.value(rows.to(device)) for network in networks])
+        return stacked.mean(0).cpu().numpy().astype(np.float64)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the critic; every file whole or not at all."""
+        folder = Path(directory)
+        configs.write_atomic(folder / "critic.safetensors", self._weights())
+        configs.save_yaml(self.settings, folder / "config.yaml")
+        configs.write_json(folder / "metrics.json", self.metrics)
+        configs.write_json(
+            folder / "critic.json",
+            {
+                "format": FORMAT,
+                "hash": self.hash,
+                "networks": len(self.networks),
+                "folds": self.folds,
+                "inputs": list(self.inputs),
+                "provenance": configs.provenance(),
+            },
+        )
+        return folder
+
+    @classmethod
+    def load(cls, directory: str | Path, device: str = "cpu") -> Critic:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ConfigError: missing or damaged files, or weights that do not match their hash.
+        """
+        folder = Path(directory)
+        about = _read_json(folder / "critic.json")
+        if about.get("format") != FORMAT:
+            raise configs.ConfigError(
+                f"{folder / 'critic.json'}: format {about.get('format')!r}, this version reads "
+                f"{FORMAT}; train the critic again"
+            )
+        settings = configs.load(CriticConfig, folder / "config.yaml")
+        weights = folder / "critic.safetensors"
+        try:
+            tensors = load_tensors(weights.read_bytes())
+            networks = [_network(tensors, k, settings) for k in range(int(about["networks"]))]
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise configs.ConfigError(
+                f"{weights}: not the weights of this critic ({error}); copy the whole directory "
+                "again or train anew"
+            ) from None
+        critic = cls(
+            settings, networks, about["folds"], _read_json(folder / "metrics.json"), about["inputs"]
+        )
+        if critic.hash != about["hash"]:
+            raise configs.ConfigError(
+                f"{folder}: contents do not match the hash {about['hash']} in critic.json; files "
+                "of two critics were mixed, or one was edited"
+            )
+        for network in networks:
+            network.to(device)
+        return critic
+
+    def _weights(self) -> bytes:
+        tensors = {
+            f"{k}.{name}": tensor.detach().cpu().contiguous()
+            for k, network in enumerate(self.networks)
+            for name, tensor in network.state_dict().items()
+        }
+        return save_tensors(tensors)
+
+
+def _network(tensors: dict[str, torch.Tensor], k: int, settings: CriticConfig) -> ValueNetwork:
+    prefix = f"{k}."
+    state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    network = ValueNetwork(state["mean"].shape[0], settings)
+    network.load_state_dict(state)
+    return network
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise configs.ConfigError(f"{path}: no such file; is this a critic's directory?") from None
+    except (OSError, ValueError) as error:
+        raise configs.ConfigError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise configs.ConfigError(f"{path}: expected a JSON object")
+    return content

@@ -1,0 +1,95 @@
+"""Ground truth of behaviour: event labels of control steps, stored by the simulator's operator.
+
+A session event whose text is a JSON object with the key ``label`` says what the operator does from
+its time on (``pause``, ``miss``, ``detour``, ``retreat``; ``ok`` or empty ends it). With them,
+advantages have a test of their own that needs no rollout: can they tell a missed grasp from good
+progress?
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexpie_ros.critic.metrics import Estimate, auroc, episode_bootstrap
+from dexpie_ros.episodes.episode import Episode
+
+OK = "ok"
+LOOKAHEAD = 24
+"""Steps over which ``bad_ahead`` looks."""
+
+
+def event_labels(episode: Episode) -> NDArray[np.str_] | None:
+    """What happens at each step (T,), or None where the episode holds no label at all."""
+    marks = [(time, name) for time, text in episode.events if (name := _name(text)) is not None]
+    if not marks:
+        return None
+    out = np.full(len(episode), OK, dtype="U32")
+    for time, name in sorted(marks, key=lambda mark: mark[0]):
+        out[np.searchsorted(episode.time_ns, time) :] = name or OK
+    return out
+
+
+def _name(text: str) -> str | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    name = content.get("label") if isinstance(content, dict) else None
+    return name if isinstance(name, str) else None
+
+
+@dataclass(frozen=True)
+class EventAuc:
+    """How well advantages tell good steps from one kind of event (1 perfect, .5 chance)."""
+
+    event: str
+    steps: int
+    episodes: int
+    auc: Estimate
+
+
+def event_aucs(
+    episodes: Sequence[Episode], advantages: Sequence[NDArray[np.float64]]
+) -> tuple[EventAuc, ...]:
+    """AUC of good against each kind of event, over the episodes that hold labels.
+
+    ``bad_ahead`` compares steps before nearly clean windows (< 10 % events within the next
+    `LOOKAHEAD` steps) with steps before mostly bad ones (> 50 %): the advantage looks ahead too.
+    """
+    labelled = [
+        (names, np.asarray(a, np.float64))
+        for episode, a in zip(episodes, advantages, strict=True)
+        if (names := event_labels(episode)) is not None
+    ]
+    if not labelled:
+        return ()
+    kinds = sorted({str(n) for names, _ in labelled for n in np.unique(names)} - {OK})
+    out = [_auc(kind, [(names == OK, names == kind, a) for names, a in labelled]) for kind in kinds]
+    ahead = [(_share_ahead(names != OK), a) for names, a in labelled]
+    out.append(_auc("bad_ahead", [(s < 0.1, s > 0.5, a) for s, a in ahead]))
+    return tuple(out)
+
+
+def _share_ahead(bad: NDArray[np.bool_]) -> NDArray[np.float64]:
+    total = np.concatenate([[0], np.cumsum(bad)])
+    stop = np.minimum(np.arange(len(bad)) + LOOKAHEAD, len(bad))
+    return (total[stop] - total[:-1]) / (stop - np.arange(len(bad)))
+
+
+def _auc(
+    event: str,
+    parts: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]],
+) -> EventAuc:
+    scores = [a[good | bad] for good, bad, a in parts]
+    truth = [good[good | bad].astype(np.float64) for good, bad, _ in parts]
+    return EventAuc(
+        event,
+        sum(int(bad.sum()) for _, bad, _ in parts),
+        sum(bool(bad.any()) for _, bad, _ in parts),
+        episode_bootstrap(auroc, scores, truth),
+    )

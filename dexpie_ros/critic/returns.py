@@ -1,0 +1,110 @@
+"""Rewards and Monte-Carlo returns (algorithm section 3).
+
+Reward: -1 per step, 0 at success, -C_fail at failure, discount 1. With T steps, the last of them
+terminal, step t of a successful episode has the return -(T-1-t), of a failed one
+-(T-1-t) - C_fail. Everything is divided so that returns fit the value bins, [-1, 0]:
+
+* ``clip`` (paper): divided by L and clipped. With C_fail = L every state of every failed episode
+  has the target -1: failures carry no progress.
+* ``margin``: divided by L + C_fail. Success lies in [-1/(1+c), 0], failure below, c = C_fail / L.
+* ``decay``: as clip, but the penalty counts gamma_f^(T-1-t), so that the good beginning of a failed
+  episode is not blamed in full (the authors' later code).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from dexpie_ros.config import config
+
+Array = NDArray[np.float64]
+
+
+@config
+class ReturnConfig:
+    """How an episode becomes numbers in [-1, 0]."""
+
+    scaling: Literal["clip", "margin", "decay"] = "margin"
+    max_steps: Annotated[int, Field(ge=1)] = 400
+    """L, the task's longest episode in control steps."""
+    failure_cost: Annotated[float, Field(ge=0.0)] = 1.0
+    """c = C_fail / L."""
+    failure_discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.99
+    """gamma_f per step before the end; used by ``decay`` only."""
+    hitl_aware: bool = False
+    """Score the autonomous part before a takeover as failed at the takeover."""
+
+    @property
+    def step_cost(self) -> float:
+        """What one step costs, in the critic's units."""
+        span = 1.0 + self.failure_cost if self.scaling == "margin" else 1.0
+        return 1.0 / (self.max_steps * span)
+
+    @property
+    def penalty(self) -> float:
+        """What a failure costs at the step at which it happens, in the critic's units."""
+        return self.failure_cost * self.max_steps * self.step_cost
+
+    @property
+    def discount(self) -> float:
+        """Factor of the penalty per step before the failure."""
+        return self.failure_discount if self.scaling == "decay" else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Where each step's own reward stream ends, and how. Both arrays are (T,)."""
+
+    end: NDArray[np.int64]
+    """Index of the terminal step that step t leads to; never before t."""
+    failed: NDArray[np.bool_]
+    """Whether that end is a failure."""
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+
+def stream(length: int, success: bool, human: ArrayLike, settings: ReturnConfig) -> Stream:
+    """The reward stream of an episode of ``length`` steps.
+
+    ``human`` (T,) says at which steps a person drove; it is used with ``hitl_aware`` only: an
+    autonomous step that a takeover follows then ends, failed, at the first human step after it.
+
+    Raises:
+        ValueError: no steps, or ``human`` of another length.
+    """
+    taken = np.asarray(human, bool)
+    if length < 1:
+        raise ValueError("an episode without steps has no return; exclude it from the data")
+    if taken.shape != (length,):
+        raise ValueError(
+            f"intervention flags of shape {taken.shape} for {length} steps; without one flag per "
+            "step nobody knows who drove: record the episode again or exclude it"
+        )
+    end = np.full(length, length - 1, np.int64)
+    failed = np.full(length, not success)
+    if settings.hitl_aware:
+        takeover = length
+        for t in range(length - 1, -1, -1):
+            if taken[t]:
+                takeover = t
+            elif takeover < length:
+                end[t], failed[t] = takeover, True
+    return Stream(end, failed)
+
+
+def monte_carlo(rewards: Stream, settings: ReturnConfig) -> Array:
+    """Returns (T,), scaled but not yet clipped."""
+    ahead = (rewards.end - np.arange(len(rewards))).astype(np.float64)
+    penalty = settings.penalty * settings.discount**ahead
+    return np.asarray(-ahead * settings.step_cost - np.where(rewards.failed, penalty, 0.0))
+
+
+def targets(rewards: Stream, settings: ReturnConfig) -> Array:
+    """What the critic learns: returns (T,) within the value bins, [-1, 0]."""
+    return np.clip(monte_carlo(rewards, settings), -1.0, 0.0)

@@ -1,0 +1,31 @@
+"""Distributional value targets: Gaussians over bins, cross-entropy, expectation (paper eq. 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def bin_centres(bins: int) -> Tensor:
+    """``linspace(-1, 0, bins)``: the values (bins,) that the critic distributes mass over."""
+    return torch.linspace(-1.0, 0.0, bins)
+
+
+def soft_targets(returns: Tensor, centres: Tensor, sigma: float) -> Tensor:
+    """Gaussian mass over the bins, normalised: (B,) -> (B, K).
+
+    Centred on the true return, not on the bin that it falls into: rounding down, as published code
+    does, lowers every value by half a bin on average. ``sigma`` in the critic's units.
+    """
+    distance = centres[None, :] - returns[:, None]
+    return torch.softmax(-(distance**2) / (2.0 * sigma**2), dim=-1)
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over the batch of -sum_k q_k log p_k, (B, K) and (B, K) -> ()."""
+    return -(target * logits.log_softmax(-1)).sum(-1).mean()
+
+
+def expectation(logits: Tensor, centres: Tensor) -> Tensor:
+    """Value of a distribution over bins: (B, K) -> (B,)."""
+    return (logits.softmax(-1) * centres).sum(-1)
