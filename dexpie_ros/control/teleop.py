@@ -1,0 +1,198 @@
+"""The operator's devices -> a follower: where the end effector and the fingers would be.
+
+Human-as-follower (paper; algorithm section 7): the follower F(t) = T_v(t) X lives in the tracker's
+own world, which nobody needs to calibrate, because the arbiter uses only its motion since the
+takeover. X is the fixed transform from the tracker to the end effector that it stands for.
+The world's rotation matters for one thing: to say how far the operator is from the robot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from dexpie_ros.config import config
+from dexpie_ros.control.alignment import Alignment
+from dexpie_ros.control.filters import FilterConfig, PoseFilter, VectorFilter
+from dexpie_ros.control.quaternions import (
+    compose,
+    distance_and_angle,
+    inverse,
+    is_finite,
+)
+from dexpie_ros.control.retargeting import (
+    LinearRetargeting,
+    RetargetingConfig,
+    canonical_ergonomics,
+)
+from dexpie_ros.control.types import Command, RobotState
+from dexpie_ros.geometry import Array, Pose
+
+__all__ = ["Alignment", "Retargeting", "Teleop", "TeleopConfig"]
+
+
+class Retargeting(Protocol):
+    """Canonical ergonomics in degrees -> openings (6,); ValueError where values are missing."""
+
+    def __call__(self, ergonomics: Mapping[str, float]) -> Array: ...
+
+
+@config
+class TeleopConfig:
+    """How the operator's devices are mounted, filtered and judged."""
+
+    mounting_quaternion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    """X, rotation: tracker -> end effector, x y z w; identity if the axes are parallel"""
+    mounting_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """X, translation in m, tracker frame; lets a turn of the wrist turn about the palm"""
+    world_quaternion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    """tracker world -> base until :meth:`Teleop.calibrate` measures it"""
+    world_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """m, likewise; used in absolute mode only"""
+    side: Literal["left", "right"] = "right"
+    """which glove is listened to"""
+    retargeting: RetargetingConfig = Field(default_factory=RetargetingConfig)
+    position_cutoff_hz: float = Field(0.0, ge=0)
+    """low-pass on the tracker's position; 0 is off, for it costs delay"""
+    rotation_cutoff_hz: float = Field(0.0, ge=0)
+    hand_filter: FilterConfig = Field(
+        default_factory=lambda: FilterConfig(cutoff_hz=8.0, rate=0.0, deadband=0.005)
+    )
+    """on the openings; glove values are noisy and the hand is slow"""
+    stale_seconds: float = Field(0.2, gt=0)
+    """a tracker or glove older than this is lost"""
+    angle_limit: float = Field(math.radians(15.0), gt=0)
+    """rad, largest misalignment of the wrist at a takeover"""
+    hand_limit: float = Field(0.35, gt=0)
+    """largest difference of an opening at a takeover"""
+
+
+class Teleop:
+    """Follows one operator's tracker and glove, each on its own clock."""
+
+    def __init__(
+        self, settings: TeleopConfig | None = None, retargeting: Retargeting | None = None
+    ) -> None:
+        self.config = settings or TeleopConfig()
+        self._retargeting = retargeting or LinearRetargeting(self.config.retargeting)
+        self._mounting = Pose(
+            np.array(self.config.mounting_position), np.array(self.config.mounting_quaternion)
+        )
+        self._mounted = self.config.mounting_quaternion != (0.0, 0.0, 0.0, 1.0) or any(
+            self.config.mounting_position
+        )
+        self._pose_filter = PoseFilter(
+            self.config.position_cutoff_hz, self.config.rotation_cutoff_hz
+        )
+        self._hand_filter = VectorFilter(self.config.hand_filter)
+        self._world = Pose(
+            np.array(self.config.world_position), np.array(self.config.world_quaternion)
+        )
+        self._calibrated = False
+        self._raw: Pose | None = None
+        self._offset: Pose | None = None
+        self._frozen: Pose | None = None
+        self._hand: Array | None = None
+        self._tracker_ns = 0
+        self._glove_ns = 0
+
+    def update(self, tracker: Pose, time_ns: int) -> bool:
+        """A tracker pose T_v in the tracker's world; False (and ignored) where it is not finite."""
+        if not is_finite(tracker):
+            return False
+        tool = compose(tracker, self._mounting) if self._mounted else tracker
+        self._raw = self._pose_filter(tool, time_ns)
+        self._tracker_ns = max(self._tracker_ns, time_ns)
+        return True
+
+    def update_glove(
+        self, ergonomics: Mapping[str, float], side: str, time_ns: int | None = None
+    ) -> bool:
+        """One glove's values in degrees, stamped like the latest tracker pose if not otherwise.
+
+        False (and ignored) for the other side's glove. Raises ValueError naming missing values.
+        """
+        if side.lower() != self.config.side:
+            return False
+        stamp = self._tracker_ns if time_ns is None else time_ns
+        hand = self._retargeting(canonical_ergonomics(ergonomics, self.config.side))
+        self._hand = self._hand_filter(hand, stamp)
+        self._glove_ns = max(self._glove_ns, stamp)
+        return True
+
+    def lost(self, time_ns: int | None = None) -> str:
+        """What is missing for a follower (older than ``stale_seconds`` at ``time_ns``), or ""."""
+        if self._raw is None:
+            return "no pose of the tracker yet"
+        if self._hand is None:
+            return f"no values of the {self.config.side} glove yet"
+        if time_ns is not None:
+            limit = self.config.stale_seconds
+            for name, stamp in (("tracker", self._tracker_ns), ("glove", self._glove_ns)):
+                if (time_ns - stamp) * 1e-9 > limit:
+                    return f"the {name} has been silent for more than {limit:g} s"
+        return ""
+
+    def follower(self, time_ns: int | None = None) -> Command | None:
+        """F(t) in the tracker's world and the retargeted hand; None where a device is lost.
+
+        Without ``time_ns`` the age of the values is not judged.
+        """
+        if self.lost(time_ns) or self._raw is None or self._hand is None:
+            return None
+        return Command(self._tool(self._raw), self._hand)
+
+    def clutch(self, engaged: bool) -> None:
+        """Let go (False) and take hold (True): between the two the follower stands still.
+
+        The operator can move back to a comfortable place without the robot noticing.
+        """
+        if not engaged and self._frozen is None and self._raw is not None:
+            self._frozen = self._tool(self._raw)
+        elif engaged and self._frozen is not None and self._raw is not None:
+            # F = F_frozen T_v(t1)^-1 T_v(t): the motion goes on in the body's own frame.
+            self._offset = compose(self._frozen, inverse(self._raw))
+            self._frozen = None
+
+    def alignment(self, robot: RobotState) -> Alignment:
+        """Misalignment against the measured robot; NaN (never aligned) without a device's values."""
+        angle, difference = math.nan, np.full(6, np.nan)
+        if self._raw is not None:
+            _, angle = distance_and_angle(robot.tcp, compose(self._world, self._raw))
+        if self._hand is not None:
+            difference = self._hand - robot.hand
+        limits = self.config.angle_limit, self.config.hand_limit
+        return Alignment(angle, difference, *limits, calibrated=self._calibrated)
+
+    def calibrate(self, robot: RobotState) -> None:
+        """Take the operator's wrist to be where the robot's is now: fixes the tracker's world.
+
+        Raises ValueError before the first tracker pose.
+        """
+        if self._raw is None:
+            raise ValueError(
+                "calibrate: no pose of the tracker yet; switch it on and hold it still"
+            )
+        self._world = compose(robot.tcp, inverse(self._raw))
+        self._calibrated = True
+
+    @property
+    def world(self) -> Pose:
+        """Tracker world -> base, as calibrated."""
+        return self._world
+
+    def follower_in_base(self, time_ns: int | None = None) -> Command | None:
+        """The follower in the base frame: for the arbiter's absolute mode and for display."""
+        follower = self.follower(time_ns)
+        if follower is None:
+            return None
+        return Command(compose(self._world, follower.tcp), follower.hand)
+
+    def _tool(self, raw: Pose) -> Pose:
+        if self._frozen is not None:
+            return self._frozen
+        return raw if self._offset is None else compose(self._offset, raw)
