@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pydantic import Field
 
-from dexpie_ros.config import ConfigError, config
+from dexpie_ros.config import ConfigError, config, from_dict
 from dexpie_ros.control.types import HAND_JOINTS
 from dexpie_ros.geometry import Array
 
@@ -142,5 +142,5 @@ def calibrate(
             closed = float(np.median([canonical_ergonomics(s)[name] for s in closed_hand]))
         except KeyError:
             raise ValueError(f"glove calibration: a sample has no {name}") from None
-        channels[joint] = Channel(name, opened, closed)
-    return RetargetingConfig(**channels)
+        channels[joint] = {"ergonomics": name, "open_deg": opened, "closed_deg": closed}
+    return from_dict(RetargetingConfig, channels, "glove calibration")
