@@ -118,15 +118,15 @@ def _label(
     }
     return [
         Labels(
-            value=v,
-            advantage=a,
+            value=v.astype(np.float32),
+            advantage=a.astype(np.float32),
             optimality=optimality(
                 score(a, at, settings.scoring),
                 episode.human,
                 episode.success,
                 episode.info.kind == "demonstration",
                 settings.scoring,
-            ),
+            ).astype(np.float32),
             meta={**about, **shared},
         )
         for episode, v, a, about in zip(episodes, values, gained, source, strict=True)
