@@ -1,0 +1,165 @@
+"""Many episodes under one directory: found, listed and filtered without opening a bag."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dexpie_ros.episodes.align import AlignConfig
+from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
+from dexpie_ros.episodes.episode_file import (
+    FILE_NAME,
+    RECORD_NAME,
+    EpisodeFile,
+    from_record,
+    read_episode_file,
+)
+from dexpie_ros.episodes.reader import read_episode
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One episode of a collection, as far as its description tells."""
+
+    path: Path
+    content: EpisodeFile | None
+    error: str = ""
+    """Why there is no content."""
+
+    @property
+    def info(self) -> EpisodeInfo:
+        if self.content is None:
+            raise EpisodeError(self.error)
+        return self.content.info
+
+    @property
+    def id(self) -> str:
+        return self.path.name if self.content is None else self.content.info.episode_id
+
+    @property
+    def status(self) -> str:
+        return "broken" if self.content is None else self.content.status
+
+    @property
+    def partial(self) -> bool:
+        return self.status not in ("finished", "aborted")
+
+
+class Collection:
+    """The episodes below ``root`` (at any depth), sorted by creation time.
+
+    A directory with a broken description is listed too, with ``error`` set: nothing is hidden.
+    """
+
+    def __init__(self, root: str | Path, entries: Sequence[Entry] | None = None) -> None:
+        self.root = Path(root)
+        if entries is None:
+            if not self.root.is_dir():
+                raise EpisodeError(
+                    f"{self.root}: no such directory; episodes are recorded below one"
+                )
+            entries = sorted((_entry(path) for path in _directories(self.root)), key=_sort_key)
+        self.entries: tuple[Entry, ...] = tuple(entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def filter(
+        self,
+        *,
+        kind: str | Sequence[str] = (),
+        task: str = "",
+        stage: str = "",
+        outcome: str | Sequence[str] = (),
+        policy_id: str = "",
+        pair_id: str = "",
+        status: str | Sequence[str] = (),
+        use_for: str = "",
+        where: Callable[[Entry], bool] | None = None,
+    ) -> Collection:
+        """Those that match everything given; ``use_for`` is ``critic`` or ``actor``."""
+
+        def among(value: str, wanted: str | Sequence[str]) -> bool:
+            return not wanted or value in ((wanted,) if isinstance(wanted, str) else wanted)
+
+        def matches(entry: Entry) -> bool:
+            if not among(entry.status, status):
+                return False
+            info = entry.content.info if entry.content else None
+            if info is None:
+                constrained = kind or task or stage or outcome or policy_id or pair_id or use_for
+                return not constrained and (where is None or where(entry))
+            return (
+                among(info.kind, kind)
+                and among(info.task, task)
+                and among(info.stage, stage)
+                and among(info.outcome, outcome)
+                and among(info.policy_id, policy_id)
+                and among(info.pair_id, pair_id)
+                and (use_for != "critic" or info.use_for_critic)
+                and (use_for != "actor" or info.use_for_actor)
+                and (where is None or where(entry))
+            )
+
+        return Collection(self.root, [entry for entry in self.entries if matches(entry)])
+
+    def find(self, name: str) -> Entry:
+        """By id, by a unique beginning of it, or by directory; EpisodeError otherwise."""
+        exact = [e for e in self.entries if e.id == name or e.path == Path(name)]
+        found = exact or [e for e in self.entries if e.id.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            some = ", ".join(sorted(e.id for e in found)[:5])
+            raise EpisodeError(f"{self.root}: {len(found)} episodes are called {name}: {some}")
+        raise EpisodeError(
+            f"{self.root}: no episode {name} among {len(self)}; see `dexpie episodes list`"
+        )
+
+    def read(self, settings: AlignConfig | None = None, partial: bool = False) -> list[Episode]:
+        """All episodes, aligned; those that are not whole only with ``partial``."""
+        return [
+            read_episode(entry.path, settings)
+            for entry in self.entries
+            if entry.content is not None and (partial or not entry.partial)
+        ]
+
+
+def _directories(root: Path) -> Iterator[Path]:
+    """Directories that hold a bag or a description; nothing below them is looked at."""
+    names = {entry.name: entry for entry in os.scandir(root)}
+    if FILE_NAME in names or any(name.endswith(".mcap") for name in names):
+        yield root
+        return
+    for name in sorted(names):
+        if not name.startswith(".") and names[name].is_dir(follow_symlinks=False):
+            yield from _directories(Path(names[name].path))
+
+
+def _entry(path: Path) -> Entry:
+    try:
+        content = read_episode_file(path)
+        if content is None:
+            content = _from_bag(path)
+    except EpisodeError as error:
+        return Entry(path, None, str(error))
+    return Entry(path, content)
+
+
+def _from_bag(path: Path) -> EpisodeFile:
+    """Without episode.json: the description that lies in the bag."""
+    bag = BagReader(find_bag(path))
+    for name, record in reversed(bag.metadata):
+        if name == RECORD_NAME:
+            return from_record(record, str(bag.path))
+    raise EpisodeError(f"{path}: a bag of another program; `dexpie episodes import` takes it in")
+
+
+def _sort_key(entry: Entry) -> tuple[str, str]:
+    return (entry.content.info.created if entry.content else "", entry.id)

@@ -1,0 +1,99 @@
+"""Messages of a bag as values: with the definitions that the bag itself carries.
+
+A bag of an older version is read with its own definitions; what it lacks is an error that names
+topic and field, never a value read from the wrong place.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from rosbags.interfaces import Nodetype
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+
+from dexpie_ros import messages
+from dexpie_ros.episodes.bag_reader import BagReader, TopicMessages
+from dexpie_ros.episodes.episode import EpisodeError
+
+Decode = Callable[[memoryview], Any]
+
+
+def decoder(bag: BagReader, topic: str, expected: str) -> Decode:
+    """A function CDR -> message for ``topic``; EpisodeError where the type is another."""
+    stream = bag.messages[topic]
+    if stream.type != expected:
+        raise EpisodeError(
+            f"{bag.path}: {topic}: holds {stream.type}, expected {expected}; recorded by another "
+            "program? Import it instead (`dexpie episodes import`)"
+        )
+    store = _store(bag, topic, expected)
+
+    def decode(cdr: memoryview) -> Any:
+        try:
+            return store.deserialize_cdr(cdr, expected)
+        except _BROKEN as error:
+            raise EpisodeError(
+                f"{bag.path}: {topic}: a message of {len(cdr)} bytes is no {expected} ({error!r:.200}); "
+                "exclude the episode, or find the publisher that wrote it"
+            ) from None
+
+    return decode
+
+
+def decode_all(bag: BagReader, topic: str, expected: str) -> list[Any]:
+    """All messages of a topic in the order of the file."""
+    stream: TopicMessages = bag.messages[topic]
+    decode = decoder(bag, topic, expected)
+    return [decode(cdr) for cdr in stream.payloads]
+
+
+# What rosbags' generated code raises on bytes that are not the message.
+_BROKEN = (SerdeError, struct.error, ValueError, IndexError, OverflowError, MemoryError)
+
+
+def _store(bag: BagReader, topic: str, kind: str) -> Any:
+    schema = bag.schemas[kind]
+    if schema.encoding != "ros2msg":
+        raise EpisodeError(
+            f"{bag.path}: {topic}: its definition is {schema.encoding or 'missing'}, expected ros2msg; "
+            "record with dexpie_ros or `ros2 bag record -s mcap`"
+        )
+    own = messages.bag_typestore()
+    if schema.data.decode(errors="replace") == own.generate_msgdef(kind, ros_version=2)[0]:
+        return own
+    try:
+        store = _foreign_store(schema.data, kind)
+    except (TypesysError, SyntaxError, ValueError, KeyError) as error:
+        raise EpisodeError(
+            f"{bag.path}: {topic}: its definition of {kind} cannot be read: {error}"
+        ) from None
+    missing = [name for name in _field_names(own, kind) if name not in _field_names(store, kind)]
+    if missing:
+        raise EpisodeError(
+            f"{bag.path}: {topic}: {kind} lacks {', '.join(missing)}: recorded by another version of "
+            "dexpie_ros; read it with that version or convert it"
+        )
+    return store
+
+
+@lru_cache(maxsize=16)
+def _foreign_store(data: bytes, kind: str) -> Any:
+    store = get_typestore(Stores.EMPTY)
+    store.register(get_types_from_msg(data.decode(), kind))
+    store.get_msgdef(kind)
+    return store
+
+
+def _field_names(store: Any, kind: str, prefix: str = "") -> list[str]:
+    """Dotted names of all fields, into nested messages."""
+    names = []
+    for name, (node, detail) in store.get_msgdef(kind).fields:
+        names.append(prefix + name)
+        inner = detail if node is Nodetype.NAME else detail[0][1] if node > Nodetype.NAME else None
+        if isinstance(inner, str):
+            names += _field_names(store, inner, f"{prefix}{name}.")
+    return names

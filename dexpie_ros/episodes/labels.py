@@ -1,0 +1,95 @@
+"""What a critic says of an episode, in a sidecar beside the bag: ``labels/<tag>.safetensors``.
+
+The bag never changes; labels come and go by tag and carry the hash of the critic that made them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from dexpie_ros import config
+from dexpie_ros.episodes.episode import EpisodeError
+
+Row = NDArray[np.float32]
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
+_ROWS = ("value", "advantage", "optimality")
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Per control step (T,), float32: value V, advantage A, optimality I in 0..1."""
+
+    value: Row
+    advantage: Row
+    optimality: Row
+    meta: dict[str, Any] = field(default_factory=dict)
+    """JSON; ``critic`` is the hash of the critic's weights, and must be there to be written."""
+
+    def __post_init__(self) -> None:
+        for name in _ROWS:
+            row = np.ascontiguousarray(getattr(self, name), np.float32)
+            if row.ndim != 1 or len(row) != len(np.atleast_1d(self.value)):
+                raise EpisodeError(f"labels: {name} has shape {row.shape}, expected one per step")
+            object.__setattr__(self, name, row)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+
+def labels_path(directory: str | Path, tag: str) -> Path:
+    """Where the labels of ``tag`` lie; EpisodeError if the tag is no plain name."""
+    if not _TAG.fullmatch(tag):
+        raise EpisodeError(f"label tag {tag!r}: letters, digits, dot, dash, underscore only")
+    return Path(directory) / "labels" / f"{tag}.safetensors"
+
+
+def write_labels(directory: str | Path, tag: str, labels: Labels) -> Path:
+    """Write atomically, replacing labels of the same tag. EpisodeError without a critic's hash."""
+    path = labels_path(directory, tag)
+    if not isinstance(labels.meta.get("critic"), str) or not labels.meta["critic"]:
+        raise EpisodeError(f"{path}: meta['critic'] must hold the hash of the critic")
+    for name in _ROWS:
+        if not np.all(np.isfinite(getattr(labels, name))):
+            raise EpisodeError(f"{path}: {name} holds values that are not numbers")
+    meta = json.dumps(labels.meta, allow_nan=False)
+    rows = {name: getattr(labels, name) for name in _ROWS}
+    config.write_atomic(path, save(rows, metadata={"labels": meta}))
+    return path
+
+
+def read_labels(directory: str | Path, tag: str, critic: str = "", steps: int = -1) -> Labels:
+    """Read the labels of ``tag``; EpisodeError if missing, damaged, of another critic or length."""
+    path = labels_path(directory, tag)
+    if not path.is_file():
+        known = ", ".join(label_tags(directory)) or "none"
+        raise EpisodeError(f"{path}: no such labels (there are: {known}); run `dexpie label`")
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            meta = json.loads((stream.metadata() or {})["labels"])
+            rows = {name: stream.get_tensor(name) for name in _ROWS}
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise EpisodeError(f"{path}: cannot be read ({error}); run `dexpie label` again") from None
+    labels = Labels(**rows, meta=meta)
+    if critic and meta.get("critic") != critic:
+        raise EpisodeError(
+            f"{path}: made by critic {meta.get('critic')}, wanted {critic}; run `dexpie label` again"
+        )
+    if steps >= 0 and len(labels) != steps:
+        raise EpisodeError(
+            f"{path}: {len(labels)} labels for {steps} steps; run `dexpie label` again"
+        )
+    return labels
+
+
+def label_tags(directory: str | Path) -> list[str]:
+    """Tags with labels beside this episode."""
+    return sorted(path.stem for path in (Path(directory) / "labels").glob("*.safetensors"))
