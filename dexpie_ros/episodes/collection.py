@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dexpie_ros.episodes.align import AlignConfig
+from dexpie_ros.episodes.annotations import apply, read_annotations
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.episode_file import (
@@ -26,6 +28,7 @@ class Entry:
 
     path: Path
     content: EpisodeFile | None
+    """Its ``info`` is as annotated, not as recorded."""
     error: str = ""
     """Why there is no content."""
 
@@ -44,8 +47,11 @@ class Entry:
         return "broken" if self.content is None else self.content.status
 
     @property
-    def partial(self) -> bool:
-        return self.status not in ("finished", "aborted")
+    def usable(self) -> bool:
+        """Whole, or repaired and judged by a person since."""
+        if self.content is None or self.status == "recording":
+            return False
+        return self.status != "repaired" or bool(self.content.info.outcome)
 
 
 class Collection:
@@ -123,12 +129,19 @@ class Collection:
         )
 
     def read(self, settings: AlignConfig | None = None, partial: bool = False) -> list[Episode]:
-        """All episodes, aligned; those that are not whole only with ``partial``."""
+        """All usable episodes, aligned; with ``partial`` also those that were cut off."""
         return [
             read_episode(entry.path, settings)
             for entry in self.entries
-            if entry.content is not None and (partial or not entry.partial)
+            if entry.content is not None and (partial or entry.usable)
         ]
+
+    def for_training(self, use_for: str) -> Collection:
+        """Usable episodes that ended in success or failure and are not excluded for ``critic`` or
+        ``actor``.
+        """
+        judged = self.filter(outcome=("success", "failure"), use_for=use_for)
+        return Collection(self.root, [entry for entry in judged if entry.usable])
 
 
 def _directories(root: Path) -> Iterator[Path]:
@@ -147,6 +160,8 @@ def _entry(path: Path) -> Entry:
         content = read_episode_file(path)
         if content is None:
             content = _from_bag(path)
+        info = apply(content.info, read_annotations(path).current)
+        content = dataclasses.replace(content, info=info)
     except EpisodeError as error:
         return Entry(path, None, str(error))
     return Entry(path, content)

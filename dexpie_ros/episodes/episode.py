@@ -124,6 +124,8 @@ class Episode:
     problems: tuple[str, ...] = ()
     intervention: Bool | None = None
     """(T,) corrected human segments from the annotations; None: as recorded."""
+    stages: tuple[tuple[int, str], ...] = ()
+    """Annotated stage boundaries: (ROS time in ns from which on, name)."""
 
     def __post_init__(self) -> None:
         steps = len(self.time_ns)
@@ -174,6 +176,13 @@ class Episode:
         if self.intervention is not None:
             return self.intervention
         return np.isin(self.source, (Source.HUMAN, Source.BLEND))
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """(T,) the stage of each step: ``info.stage`` until the first annotated boundary."""
+        starts = np.array([time for time, _ in self.stages], np.int64)
+        names = (self.info.stage, *(name for _, name in self.stages))
+        return tuple(names[i] for i in np.searchsorted(starts, self.time_ns, side="right"))
 
     def images(self, camera: str) -> ImageSequence:
         """Images of ``front`` or ``wrist``, decoded when looked at; EpisodeError without any."""

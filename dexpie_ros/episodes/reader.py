@@ -7,7 +7,6 @@ are flagged.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from dexpie_ros.contract import CAMERAS
 from dexpie_ros.control.types import ARM_JOINTS, HAND_JOINTS, STEP_NS
 from dexpie_ros.episodes import streams
 from dexpie_ros.episodes.align import AlignConfig, Held, Times, hold, interpolate_poses
+from dexpie_ros.episodes.annotations import apply, intervention_rows, read_annotations
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.episode import Bool, Episode, EpisodeError, EpisodeInfo, ImageSequence
 from dexpie_ros.episodes.episode_file import (
@@ -98,7 +98,9 @@ def read_episode(directory: str | Path, settings: AlignConfig | None = None) -> 
     events = [
         e for topic in EVENTS if topic in bag.messages for e in streams.read_texts(bag, topic)
     ]
-    info, partial = _info(directory, bag, problems)
+    description, partial = _info(directory, bag, problems)
+    annotation = read_annotations(directory).current
+    info = apply(description, annotation)
     proposal = _absent(steps.proposal[grid.row], grid.missing)
     human = _absent(steps.human[grid.row], grid.missing)
     return Episode(
@@ -125,6 +127,8 @@ def read_episode(directory: str | Path, settings: AlignConfig | None = None) -> 
         flags=flags,
         events=tuple(sorted((_event_time(t, text), text) for t, text in events)),
         cameras=cameras,
+        stages=tuple(annotation.stages or ()),
+        intervention=intervention_rows(annotation, times),
         partial=partial or grid.cut or not bag.indexed or bool(bag.problems),
         problems=tuple(problems),
     )
@@ -269,4 +273,4 @@ def _info(directory: str | Path, bag: BagReader, problems: list[str]) -> tuple[E
         problems.append(
             f"{directory}: the recording was never finished; `dexpie episodes repair` makes it whole"
         )
-    return dataclasses.replace(content.info), unfinished or content.status == "repaired"
+    return content.info, unfinished or content.status == "repaired"
