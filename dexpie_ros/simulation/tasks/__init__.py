@@ -1,0 +1,18 @@
+"""Manipulation tasks of the simulated cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dexpie_ros.simulation.tasks.base import Task
+from dexpie_ros.simulation.tasks.bottle import BottleTask
+
+if TYPE_CHECKING:
+    from dexpie_ros.simulation.cell import CellConfig
+
+
+def make_task(name: str, config: CellConfig) -> Task:
+    """The task that ``config`` names."""
+    if name == "bottle":
+        return BottleTask(config.bottle)
+    raise ValueError(f"no task {name!r}; there is bottle")
