@@ -48,11 +48,14 @@ def declare_config(node: Node, cls: type[T], prefix: str = "") -> T:
 
 
 def refuse_unknown_parameters(node: Node, prefix: str = "") -> None:
-    """Raise ConfigError if a parameter (under ``prefix``) was given that ``node`` never declared."""
+    """Raise ConfigError if a parameter (under ``prefix``) was given that ``node`` never declared.
+
+    That includes the wildcard section of a parameter file: a file for several nodes wants one
+    section for each node.
+    """
     # rclpy keeps what was given here, in all versions from Humble on, and has no public name for it
     given: Mapping[str, Any] = getattr(node, "_parameter_overrides", {})
     inside = f"{prefix}." if prefix else ""
-    # the wildcard section of a parameter file may hold more than one node can know
     known = sorted(name for name in node._parameters if name.startswith(inside))
     for name in given:
         if not name.startswith(inside) or name.startswith(_OF_ROS) or node.has_parameter(name):

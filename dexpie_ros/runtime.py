@@ -27,6 +27,7 @@ from rclpy.qos import (
 from dexpie_ros.config import ConfigError
 from dexpie_ros.contract import Qos
 from dexpie_ros.control_loop import ControlLoop, LoopStatistics
+from dexpie_ros.graph import EXIT_CONFIG, SUPERVISOR_VARIABLE
 from dexpie_ros.parameters import declare_config, refuse_unknown_parameters
 from dexpie_ros.resources import share
 
@@ -41,12 +42,6 @@ __all__ = [
     "run_node",
     "transport_environment",
 ]
-
-EXIT_CONFIG = 2
-"""Status of a process whose command line, parameters or config cannot be used."""
-
-SUPERVISOR_VARIABLE = "DEXPIE_SUPERVISOR_PID"
-"""Set by `dexpie launch`: the process that a node must not outlive."""
 
 _failure: list[Exception] = []
 
@@ -154,7 +149,7 @@ def abort(error: Exception) -> None:
 
 def _follow_supervisor() -> None:
     """Leave if the supervisor died before it could arrange that its death ends this process."""
-    supervisor = os.environ.get(SUPERVISOR_VARIABLE, "")
+    supervisor = os.environ.pop(SUPERVISOR_VARIABLE, "")
     if supervisor and supervisor != str(os.getppid()):
         raise ExternalShutdownException
 

@@ -1,0 +1,284 @@
+"""Which nodes make up a stack: the one description that launch files and `dexpie launch` read.
+
+    stack("collect", sim=True, task="bottle")  ->  [NodeSpec, ...]
+
+Nothing here starts anything or imports ROS; :mod:`dexpie_ros.supervisor` and
+:mod:`dexpie_ros.launching` do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dexpie_ros.config import ConfigError
+
+PACKAGE = "dexpie_ros"
+
+EXIT_CONFIG = 2
+"""Status of a process whose command line, parameters or config cannot be used."""
+
+SUPERVISOR_VARIABLE = "DEXPIE_SUPERVISOR_PID"
+"""Tells a node the process that it must not outlive."""
+
+Value = bool | int | float | str | list[float] | list[str]
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process of the graph."""
+
+    kind: str
+    """Module in ``dexpie_ros.nodes`` and what the executable is called after."""
+    name: str = ""
+    """Node name; the kind unless given."""
+    namespace: str = "/"
+    parameters: dict[str, Value] = field(default_factory=dict)
+    parameter_files: tuple[str, ...] = ()
+    """ROS parameter files; their section for this very node wins over ``parameters``."""
+    remaps: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    required: bool = True
+    """Its end ends the graph."""
+    respawn: bool = False
+    """It is started again when it dies; then its end does not end the graph."""
+    respawn_delay: float = 1.0
+    """Seconds."""
+    module: str = ""
+    """What ``python -m`` runs; ``dexpie_ros.nodes.<kind>`` unless given."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.kind)
+        object.__setattr__(self, "module", self.module or f"{PACKAGE}.nodes.{self.kind}")
+
+    @property
+    def executable(self) -> str:
+        """Console script, also for ``ros2 run dexpie_ros <executable>``."""
+        return f"dexpie-{self.kind}"
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.namespace.rstrip('/')}/{self.name}"
+
+    def parameter_yaml(self) -> dict[str, object]:
+        """What its parameter file holds, as a ROS parameter file wants it."""
+        return {self.full_name: {"ros__parameters": dict(self.parameters)}}
+
+    def ros_arguments(self, parameter_file: str = "") -> list[str]:
+        """Command line after the executable, in the order that launch_ros writes it."""
+        files = [parameter_file] if parameter_file else []
+        return [
+            "--ros-args",
+            *("-r", f"__node:={self.name}", "-r", f"__ns:={self.namespace}"),
+            *(part for file in (*files, *self.parameter_files) for part in ("--params-file", file)),
+            *(part for a, b in self.remaps.items() for part in ("-r", f"{a}:={b}")),
+        ]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A ``name:=value`` of a stack."""
+
+    default: bool | int | float | str
+    help: str
+    choices: tuple[str, ...] = ()
+
+    def parse(self, name: str, value: object) -> bool | int | float | str:
+        """``value``, often a string of the command line, as the type of the default."""
+        if isinstance(self.default, bool):
+            words = {"true": True, "1": True, "false": False, "0": False}
+            if str(value).lower() in words:
+                return words[str(value).lower()]
+            raise ConfigError(f"argument {name}:={value}: expected true or false")
+        text = str(value)
+        if isinstance(self.default, str):
+            if self.choices and text not in self.choices:
+                known = ", ".join(choice or "(empty)" for choice in self.choices)
+                raise ConfigError(f"argument {name}:={value}: known values: {known}")
+            return text
+        try:
+            return type(self.default)(text)
+        except ValueError:
+            what = "a whole number" if isinstance(self.default, int) else "a number"
+            raise ConfigError(f"argument {name}:={value}: expected {what}") from None
+
+
+_COMMON = {
+    "sim": Argument(True, "simulated cell and operator in place of the robot and a person"),
+    "hardware": Argument(
+        "real", "with sim:=false: the devices, or their emulators on loopback", ("real", "emulated")
+    ),
+    "task": Argument("bottle", "what to do, see docs/tasks.md"),
+    "record": Argument(True, "record every episode"),
+    "images": Argument(
+        "jpeg",
+        "what of the cameras is recorded; none: nothing is rendered",
+        ("jpeg", "raw", "none"),
+    ),
+    "directory": Argument("outputs/episodes", "where the episodes go"),
+    "policy": Argument("", "directory of a trained policy"),
+    "mode": Argument(
+        "async", "inference while the arm moves, or while it waits", ("async", "sync")
+    ),
+    "device": Argument("cpu", "what the policy runs on: cpu, cuda, cuda:1 ..."),
+    "role": Argument(
+        "by_kind",
+        "what the simulated operator does; by_kind: what fits the kind of episode",
+        ("by_kind", "demonstrate", "supervise", "judge"),
+    ),
+    "seed": Argument(0, "seed of the simulated operator"),
+    "rtf": Argument(1.0, "real-time factor of the simulation; 0: as fast as lockstep allows"),
+    "lockstep": Argument(
+        True, "the simulation waits for every command: results do not depend on the machine's speed"
+    ),
+    "inference_delay_steps": Argument(
+        2, "in lockstep: control steps that an inference takes in simulation time"
+    ),
+    "width": Argument(320, "of simulated images, pixel"),
+    "height": Argument(240, "of simulated images, pixel"),
+    "parameters": Argument("", "ROS parameter file for all nodes"),
+}
+
+STACKS: dict[str, dict[str, Argument]] = {"collect": _COMMON, "deploy": _COMMON}
+"""Stacks and their arguments."""
+
+NODES = (
+    "simulated_cell",
+    "simulated_operator",
+    "arm_driver",
+    "hand_driver",
+    "camera_driver",
+    "tracker_driver",
+    "glove_driver",
+    "teleop",
+    "policy_server",
+    "intervention_arbiter",
+    "session",
+    "recorder",
+    "keyboard",
+)
+"""Every kind of node. `keyboard` is in no stack: it wants a terminal of its own."""
+
+
+def parse_arguments(words: Sequence[str]) -> dict[str, str]:
+    """``["sim:=true", "task:=bottle"]`` -> keyword arguments of :func:`stack`."""
+    arguments = {}
+    for word in words:
+        name, separator, value = word.partition(":=")
+        if not separator or not name:
+            raise ConfigError(f"argument {word!r}: expected name:=value, for instance sim:=true")
+        arguments[name] = value
+    return arguments
+
+
+def stack(name: str, **arguments: object) -> list[NodeSpec]:
+    """The nodes of stack ``name``; arguments as in :data:`STACKS`, values also as strings.
+
+    Raises:
+        ConfigError: unknown stack, argument or value (the message names what is known), or
+            arguments that do not fit together.
+    """
+    if name not in STACKS:
+        raise ConfigError(_unknown("stack", name, STACKS))
+    for given in arguments:
+        if given not in STACKS[name]:
+            raise ConfigError(_unknown(f"argument of stack {name}", given, STACKS[name]))
+    values = {
+        key: argument.parse(key, arguments.get(key, argument.default))
+        for key, argument in STACKS[name].items()
+    }
+    if name == "deploy" and not values["policy"]:
+        raise ConfigError("stack deploy needs a trained policy: policy:=<directory>")
+    for key in ("policy", "parameters"):
+        path = str(values[key])
+        if path and not Path(path).exists():
+            raise ConfigError(f"argument {key}:={path}: no such file or directory")
+    specs = _world(values) + _loop(values)
+    if not values["parameters"]:
+        return specs
+    files = (str(Path(str(values["parameters"])).absolute()),)
+    return [replace(spec, parameter_files=files) for spec in specs]
+
+
+def _world(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
+    """Robot, cameras and the operator's devices, or what stands in for them."""
+    clock: dict[str, Value] = {"use_sim_time": bool(v["sim"])}
+    if v["sim"]:
+        cell: dict[str, Value] = {k: v[k] for k in ("task", "rtf", "lockstep", "width", "height")}
+        return [
+            # the cell makes the clock and does not follow it
+            NodeSpec("simulated_cell", parameters={**cell, "images": v["images"] != "none"}),
+            NodeSpec(
+                "simulated_operator", parameters={**clock, "role": v["role"], "seed": v["seed"]}
+            ),
+        ]
+    device: dict[str, Value] = {**clock, "hardware": v["hardware"]}
+    cameras = [
+        # the arm holds while a camera is away, and goes on when it is back
+        NodeSpec(
+            "camera_driver",
+            name=f"camera_{camera}",
+            parameters={**device, "camera": camera},
+            required=False,
+            respawn=True,
+        )
+        for camera in ("front", "wrist")
+    ]
+    operator = [
+        NodeSpec(kind, parameters=device, required=False, respawn=True)
+        for kind in ("tracker_driver", "glove_driver")
+    ]
+    robot = [NodeSpec(kind, parameters=device) for kind in ("arm_driver", "hand_driver")]
+    return robot + cameras + operator
+
+
+def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
+    """What decides, leads episodes and records: the same for robot and simulation."""
+    sim, policy, record = bool(v["sim"]), str(v["policy"]), bool(v["record"])
+    lockstep = sim and bool(v["lockstep"])
+    common: dict[str, Value] = {"use_sim_time": sim}
+    stepped: dict[str, Value] = {**common, "lockstep": lockstep}
+    episodes: dict[str, Value] = {
+        **common,
+        "sim": sim,
+        "directory": str(Path(str(v["directory"])).absolute()),
+    }
+    arbiter: dict[str, Value] = {
+        **stepped,
+        "wait_for_teleop": lockstep,
+        "wait_for_policy": lockstep and bool(policy),
+        "inference_delay_steps": v["inference_delay_steps"],
+    }
+    session: dict[str, Value] = {
+        **episodes,
+        "task": v["task"],
+        "record": record,
+        "policy": bool(policy),
+    }
+    server: dict[str, Value] = {
+        **stepped,
+        "policy": str(Path(policy).absolute()),
+        "device": v["device"],
+        "inference.mode": v["mode"],
+    }
+    specs = [NodeSpec("teleop", parameters=stepped)]
+    if policy:
+        # without it a robot holds until it is back; a simulation would wait for ever
+        specs.append(NodeSpec("policy_server", parameters=server, required=sim, respawn=not sim))
+    specs += [
+        NodeSpec("intervention_arbiter", parameters=arbiter),
+        NodeSpec("session", parameters=session),
+    ]
+    if record:
+        specs.append(NodeSpec("recorder", parameters={**episodes, "images": v["images"]}))
+    return specs
+
+
+def _unknown(
+    what: str, name: str, known: dict[str, dict[str, Argument]] | dict[str, Argument]
+) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown {what}: {name}; {hint}known: {', '.join(known)}"

@@ -1,0 +1,24 @@
+"""A process without ROS for the supervisor's tests; what it does comes from the environment."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+does = os.environ["PLAIN"]
+print(f"{does} {os.getpid()}", flush=True)
+if does == "stubborn":  # as a hung rclpy node, which traps both
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("deaf", flush=True)
+elif does.startswith("exit"):
+    time.sleep(0.2)
+    sys.exit(int(does.split()[1]))
+elif does == "parent":
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(f"child {child.pid}", flush=True)
+elif does == "noisy":
+    sys.stdout.buffer.write(b"x" * 3_000_000 + b"\nbad \xff byte\nno end of line")
+    sys.stdout.buffer.flush()
+time.sleep(600)

@@ -1,0 +1,237 @@
+"""The supervisor against real processes: how each kind of end ends the graph."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dexpie_ros.config import ConfigError
+from dexpie_ros.graph import NodeSpec
+from dexpie_ros.running_graph import GraphFailed, RunningGraph
+from dexpie_ros.shared_memory import remove_stale_segments
+from dexpie_ros.supervisor import Grace
+
+HERE = Path(__file__).parent
+BRIEF = Grace(interrupt=0.5, terminate=0.5, kill=5.0)
+
+
+@pytest.fixture(autouse=True)
+def modules_of_the_tests(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def plain(does, name="plain", **options):
+    env = {"PLAIN": does}
+    return NodeSpec("plain", name=name, module="graph_nodes.plain", env=env, **options)
+
+
+def ticker(name="ticker", **options):
+    return NodeSpec("ticker", name=name, module="graph_nodes.ticker", **options)
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+class Lines:
+    """A graph's log file, read while it grows."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self):
+        return self.path.read_text() if self.path.exists() else ""
+
+    def pid_after(self, words):
+        until(lambda: f"{words} " in self() and "\n" in self().split(f"{words} ")[1])
+        return int(self().split(f"{words} ")[1].split()[0])
+
+
+@pytest.fixture
+def log(tmp_path):
+    return Lines(tmp_path / "graph.log")
+
+
+def test_ros_nodes_get_names_parameters_and_close_cleanly(log):
+    specs = [
+        ticker("left", namespace="/arms", parameters={"rate": 50, "greeting": "hi: there"}),
+        ticker("right"),
+    ]
+    with RunningGraph(specs, log.path) as graph:
+        left = log.pid_after("hi: there from /arms/left")
+        until(lambda: "hello from /right" in log())
+        assert graph.supervisor.nodes["left"].pid == left
+        assert graph.wait(0.1) is None
+        graph.check()
+        assert graph.stop() == 0
+    assert log().count("closed") == 2 and "did not end" not in log()
+    assert not alive(left)
+
+
+def test_unusable_parameter_ends_the_graph_with_status_2(log):
+    with RunningGraph([ticker(parameters={"rte": 1.0})], log.path) as graph:
+        assert graph.wait(20) == 2
+        with pytest.raises(GraphFailed, match=r"node ticker failed \(exit code 2\).*graph\.log"):
+            graph.check()
+    assert "unknown parameter rte; did you mean rate?" in log()
+    assert "Traceback" not in log()
+
+
+def test_required_node_takes_the_graph_with_it_and_gives_the_exit_code(log):
+    with RunningGraph([plain("exit 7", "bad"), plain("sleep", "other")], log.path) as graph:
+        other = log.pid_after("sleep")
+        assert graph.wait(10) == 7
+        assert graph.supervisor.failed == "bad"
+    assert "bad is required: ending the graph" in log()
+    assert not alive(other)
+
+
+def test_killed_node_counts_as_a_shell_does(log):
+    with RunningGraph([plain("sleep")], log.path) as graph:
+        os.kill(log.pid_after("sleep"), signal.SIGKILL)
+        assert graph.wait(10) == 128 + 9
+    assert "plain ended (exit code 137, SIGKILL)" in log()
+
+
+def test_optional_node_may_end(log):
+    specs = [plain("exit 3", "extra", required=False), plain("sleep", "main")]
+    with RunningGraph(specs, log.path) as graph:
+        until(lambda: "extra ended (exit code 3)" in log())
+        assert graph.wait(0.3) is None
+        assert graph.stop() == 0
+
+
+def test_graph_of_optional_nodes_ends_when_all_have(log):
+    with RunningGraph([plain("exit 0", required=False)], log.path) as graph:
+        assert graph.wait(10) == 0
+
+
+def test_respawn(log):
+    node = plain("exit 1", required=False, respawn=True, respawn_delay=0.05)
+    with RunningGraph([node, plain("sleep", "main")], log.path) as graph:
+        until(lambda: graph.supervisor.nodes["plain"].restarts >= 2)
+        assert graph.stop() == 0
+    assert "plain ended (exit code 1); again in 0.05 s" in log()
+
+
+def test_node_that_cannot_use_its_config_is_not_started_again(log):
+    node = plain("exit 2", required=True, respawn=True, respawn_delay=0.01)
+    with RunningGraph([node], log.path) as graph:
+        assert graph.wait(10) == 2
+        assert graph.supervisor.nodes["plain"].restarts == 0
+    assert "cannot use its configuration: not started again" in log()
+
+
+def test_deaf_node_is_killed_in_the_end(log):
+    with RunningGraph([plain("stubborn")], log.path, grace=BRIEF) as graph:
+        pid = log.pid_after("stubborn")
+        until(lambda: "deaf" in log())
+        assert graph.stop() == 137
+    assert "did not end within 0.5 s of SIGINT" in log()
+    assert "did not end within 0.5 s of SIGTERM" in log()
+    assert not alive(pid)
+
+
+def test_children_of_a_node_do_not_stay(log):
+    with RunningGraph([plain("parent")], log.path):
+        child = log.pid_after("child")
+        assert alive(child)
+    until(lambda: not alive(child), 5)
+
+
+def test_endless_line_and_bytes_that_are_no_text_pass(log):
+    with RunningGraph([plain("noisy")], log.path):
+        until(lambda: "bad \ufffd byte" in log())
+    assert log().count("x") >= 3_000_000
+    assert "no end of line" in log()
+
+
+def test_log_that_cannot_be_written_does_not_block_the_nodes(tmp_path):
+    with RunningGraph([plain("noisy")], "/dev/full") as graph:
+        assert graph.wait(0.5) is None
+        assert graph.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        (
+            [NodeSpec("nothing_such")],
+            "node nothing_such: its module .*nothing_such is not installed",
+        ),
+        ([NodeSpec("x", module="no_package.x")], "its module no_package.x is not installed"),
+        ([plain("sleep"), plain("sleep")], "two nodes are called plain"),
+    ],
+)
+def test_refused_before_anything_starts(specs, message, log):
+    with pytest.raises(ConfigError, match=message), RunningGraph(specs, log.path):
+        raise AssertionError("must not be entered")
+    assert "sleep" not in log()
+
+
+def runner(tmp_path):
+    log = (tmp_path / "runner.log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "graph_nodes.runner"], stdout=log, stderr=subprocess.STDOUT
+    )
+    return process, Lines(tmp_path / "runner.log")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_foreground_run_ends_cleanly(tmp_path, number):
+    process, log = runner(tmp_path)
+    pids = [log.pid_after(f"from /{name}") for name in ("one", "two")]
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    assert log().count("closed") == 2
+    assert not any(map(alive, pids))
+
+
+def test_killed_supervisor_leaves_no_orphans(tmp_path):
+    process, log = runner(tmp_path)
+    pids = [log.pid_after(f"from /{name}") for name in ("one", "two")]
+    process.kill()
+    process.wait()
+    until(lambda: not any(map(alive, pids)), 10)
+
+
+def test_stale_shared_memory_goes_and_what_is_locked_stays(tmp_path):
+    import fcntl
+
+    def segment(base, extra=()):
+        for name in (base, f"{base}_el", *extra):
+            (tmp_path / name).write_bytes(b"1")
+            os.utime(tmp_path / name, (1, 1))
+
+    segment("fastdds_0123456789abcdef")
+    segment("fastdds_port7400", ["sem.fastdds_port7400_mutex"])
+    segment("fastdds_aaaaaaaaaaaaaaaa")
+    segment("other_0123456789abcdef")
+    segment("fastdds_bbbbbbbbbbbbbbbb")
+    os.utime(tmp_path / "fastdds_bbbbbbbbbbbbbbbb_el")  # just made
+    with (tmp_path / "fastdds_aaaaaaaaaaaaaaaa_el").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert remove_stale_segments(tmp_path) == 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "fastdds_aaaaaaaaaaaaaaaa",
+        "fastdds_aaaaaaaaaaaaaaaa_el",
+        "fastdds_bbbbbbbbbbbbbbbb",
+        "fastdds_bbbbbbbbbbbbbbbb_el",
+        "other_0123456789abcdef",
+        "other_0123456789abcdef_el",
+    ]
