@@ -1,0 +1,1 @@
+"""The actor: actions, observations, networks, diffusion, guidance, asynchronous inference."""

@@ -1,0 +1,1 @@
+"""Training of the actor: windows, recipes, one loop, checkpoints."""

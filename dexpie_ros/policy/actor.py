@@ -1,0 +1,110 @@
+"""The network of a policy: encoder, condition and denoiser, with its loss and its sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dexpie_ros.policy.conditioning import Conditioner
+from dexpie_ros.policy.diffusion import Diffusion, Draws, masked_loss, prefix_mask
+from dexpie_ros.policy.encoders import Encoder
+from dexpie_ros.policy.mlp import MLPDenoiser
+from dexpie_ros.policy.settings import InferenceSettings, PolicyConfig
+from dexpie_ros.policy.unet import UNetDenoiser
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Training windows, normalised, on the device of the network."""
+
+    vector: Tensor
+    """(B, D)"""
+    actions: Tensor
+    """(B, H, 15); slots after the episode's end repeat its last command"""
+    valid: Tensor
+    """(B,) how many slots lie within the episode"""
+    optimality: Tensor
+    """(B,) I"""
+    weight: Tensor
+    """(B,) weight in the loss"""
+    images: Tensor | None = None
+    """(B, V, 3, S, S) in 0 .. 1, or features (B, V, F) where a frozen encoder's are cached"""
+
+
+class Actor(nn.Module):
+    """pi(chunk | observation, I). Calling it computes the training loss."""
+
+    def __init__(self, config: PolicyConfig, encoder: Encoder | None = None) -> None:
+        """``encoder`` maps images (B, V, 3, S, S) to features (B, V * F), see `encoders`."""
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        size = config.observation.size + (encoder.size if encoder is not None else 0)
+        self.conditioner = Conditioner(config.denoiser, config.optimality, size)
+        make = MLPDenoiser if config.denoiser.kind == "mlp" else UNetDenoiser
+        self.denoiser: MLPDenoiser | UNetDenoiser = make(
+            config.denoiser, config.action.horizon, self.conditioner.size
+        )
+        self.diffusion = Diffusion(config.diffusion)
+
+    def features(self, vector: Tensor, images: Tensor | None = None) -> Tensor:
+        """Observation vector (B, D) and images -> features (B, F)."""
+        if self.encoder is None or images is None:
+            return vector
+        seen: Tensor = images.flatten(1) if images.ndim == 3 else self.encoder(images)
+        return torch.cat([vector, seen.to(vector.dtype)], dim=-1)
+
+    def forward(self, batch: Batch, draws: Draws) -> Tensor:
+        """Training loss (a scalar) of algorithm section 2 on one batch."""
+        horizon = self.config.action.horizon
+        mask = prefix_mask(draws.delay, horizon)
+        noisy = self.diffusion.add_noise(batch.actions, draws.noise, draws.step)
+        noisy = torch.where(mask[..., None], batch.actions, noisy)
+        condition = self.conditioner(
+            draws.step, self.features(batch.vector, batch.images), batch.optimality, draws.withheld
+        )
+        output = self.denoiser(noisy, batch.actions, mask.to(noisy.dtype), condition)
+        error = output - self.diffusion.target(batch.actions, draws.noise, draws.step)
+        inside = prefix_mask(batch.valid, horizon)
+        return masked_loss(error, inside & ~mask, batch.weight, self.config.prefix.renormalize)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        features: Tensor,
+        noise: Tensor,
+        prefix: Tensor,
+        mask: Tensor,
+        settings: InferenceSettings,
+    ) -> Tensor:
+        """Normalised chunks (B, H, 15) for features (B, F), from ``noise`` (B, H, 15).
+
+        ``prefix`` (B, H, 15) counts where ``mask`` (B, H) is 1. Guidance, algorithm section 5:
+        ``eps_null + beta (eps_I - eps_null)``, both branches in one batch. All that depends on the
+        step but not on the chunk is computed before the first step.
+        """
+        batch = len(noise)
+        guided = self.config.optimality.kind != "none" and settings.beta not in (0.0, 1.0)
+        copies = 2 if guided else 1
+        withheld = torch.zeros(copies * batch, dtype=torch.bool, device=noise.device)
+        if guided or settings.beta == 0.0 or self.config.optimality.kind == "none":
+            withheld[:batch] = True
+        wanted = torch.full((copies * batch,), settings.optimality, device=noise.device)
+        steps = self.diffusion.plan(settings.steps)[0].to(noise.device)
+        conditions = self.conditioner.all_steps(
+            steps, features.repeat(copies, 1), wanted, withheld
+        )  # fmt: skip
+        rows = self.denoiser.modulations(conditions.flatten(0, 1))
+        by_step = list(zip(*(row.split(copies * batch) for row in rows), strict=True))
+        local = self.denoiser.local(prefix.repeat(copies, 1, 1), mask.repeat(copies, 1))
+
+        def predict(x: Tensor, index: int) -> Tensor:
+            out = self.denoiser.denoise(x.repeat(copies, 1, 1), local, list(by_step[index]))
+            if not guided:
+                return out
+            null, conditional = out.chunk(2)
+            return null + settings.beta * (conditional - null)
+
+        return self.diffusion.sample(predict, noise, prefix, mask, settings.steps)

@@ -1,0 +1,144 @@
+"""Typed settings of a policy: every choice of algorithm sections 1, 2 and 5 is a field here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dexpie_ros.config import config
+from dexpie_ros.policy.observation import ObservationSpec
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+@config
+class ActionConfig:
+    """The chunk and how actions are normalised."""
+
+    horizon: Count = 24
+    """H, steps of 40 ms."""
+    position_normalization: Literal["isotropic", "identity"] = "isotropic"
+    hand_symmetric: bool = True
+
+
+@config
+class EncoderConfig:
+    """Image encoder; unused by a state policy."""
+
+    arch: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    weights: str = ""
+    """File with R3M weights (.pt as published, or .safetensors); `random` asks for none by name."""
+    trainable: bool = True
+    shared: bool = True
+    """One network for all views, or one per view."""
+    normalization: Literal["frozen_batchnorm", "groupnorm"] = "frozen_batchnorm"
+    image_size: Count = 224
+    random_crop: Share = 0.0
+    """Share of each side that random cropping may remove; 0 turns it off."""
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Brightness, contrast, saturation, hue; zeros turn it off."""
+
+
+@config
+class DenoiserConfig:
+    """The network that denoises a chunk."""
+
+    kind: Literal["unet", "mlp"] = "unet"
+    channels: tuple[Count, ...] = (256, 512, 1024)
+    """U-Net: channels by level."""
+    kernel: Count = 5
+    groups: Count = 8
+    width: Count = 384
+    """MLP: width of the residual trunk."""
+    blocks: Count = 3
+    step_embedding: Count = 128
+    vector_embedding: int = Field(default=0, ge=0)
+    """Width of a small MLP over the observation; 0 gives it to the network as it is."""
+    prefix_conditioning: bool = True
+    """Local inputs [mask, mask * a], zero at the start; False: the network must guess."""
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel: {self.kernel} is even; take an odd one, such as 5")
+        wrong = [c for c in self.channels if c % self.groups]
+        if self.kind == "unet" and wrong:
+            raise ValueError(f"channels: {wrong} do not divide into {self.groups} groups")
+
+
+@config
+class DiffusionConfig:
+    """Noise schedule and sampling (diffusers names)."""
+
+    train_steps: Count = 100
+    """T_d."""
+    schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
+    prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    clip_range: float = Field(default=1.0, gt=0.0)
+    """The clean chunk is clipped to +-this while sampling; must contain the normalised data."""
+
+
+@config
+class PrefixConfig:
+    """Training-time RTC (algorithm section 2)."""
+
+    max_delay: int = Field(default=4, ge=0)
+    """n, steps."""
+    keep_prob: Share = 0.9
+    renormalize: bool = True
+    """Divide the loss by the elements that count; False: by all of them (preset `authors`)."""
+
+
+@config
+class OptimalityConfig:
+    """How the optimality I enters the network (algorithm section 5)."""
+
+    kind: Literal["none", "binary", "continuous"] = "continuous"
+    embedding: Literal["scaled", "raw"] = "scaled"
+    """continuous: scaled sinusoids + MLP + learned null, or raw sinusoids + zeros (`authors`)."""
+    scale: float = Field(default=100.0, gt=0.0)
+    size: Count = 32
+    dropout: Share = 0.3
+    """p_m: how often I is replaced by null in training."""
+
+
+@config
+class InferenceSettings:
+    """What can be set when a policy is deployed."""
+
+    beta: float = Field(default=1.5, ge=0.0)
+    """Guidance; 1 is plain conditioning, 0 the unconditional policy."""
+    steps: Count = 10
+    optimality: Share = 1.0
+    """The I that is asked for."""
+
+
+@config
+class PolicyConfig:
+    """Everything that decides what a policy is, apart from its weights."""
+
+    preset: str = "best"
+    observation: ObservationSpec = ObservationSpec()
+    action: ActionConfig = ActionConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    prefix: PrefixConfig = PrefixConfig()
+    optimality: OptimalityConfig = OptimalityConfig()
+    inference: InferenceSettings = InferenceSettings()
+
+    def __post_init__(self) -> None:
+        if self.prefix.max_delay >= self.action.horizon:
+            raise ValueError(
+                f"prefix.max_delay: {self.prefix.max_delay} leaves nothing of a chunk of "
+                f"{self.action.horizon}; lower it"
+            )
+        halvings = 2 ** (len(self.denoiser.channels) - 1)
+        if self.denoiser.kind == "unet" and self.action.horizon % halvings:
+            raise ValueError(
+                f"action.horizon: {self.action.horizon} must divide by {halvings} for a U-Net of "
+                f"{len(self.denoiser.channels)} levels"
+            )
+        if self.inference.steps > self.diffusion.train_steps:
+            raise ValueError("inference.steps exceeds diffusion.train_steps; lower it")

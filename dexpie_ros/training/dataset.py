@@ -1,0 +1,115 @@
+"""Training windows: what the actor saw at a step, and the H commands executed from there on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.geometry import Array
+from dexpie_ros.policy import actions
+from dexpie_ros.policy.observation import ObservationSpec
+
+
+class DatasetError(ValueError):
+    """Episodes that give no usable windows; says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """N windows. Row i starts at step ``tick[i]`` of episode ``episode[i]``."""
+
+    vector: NDArray[np.float32]
+    """(N, D) observation, not normalised"""
+    actions: Array
+    """(N, H, 15) relative to the measured TCP of the window's first step; slots behind the end of
+    the episode repeat its last command"""
+    valid: NDArray[np.int64]
+    """(N,) slots within the episode, 1 .. H"""
+    human: Array
+    """(N,) share of the valid slots that the operator decided"""
+    episode: NDArray[np.int64]
+    tick: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.tick)
+
+    @property
+    def largest_position(self) -> float:
+        """Largest |dp| in m over all offsets of all windows."""
+        positions = self.actions[..., actions.POSITION]
+        return float(np.linalg.norm(positions, axis=-1).max(initial=0.0))
+
+    def content_hash(self) -> str:
+        """SHA-256 of everything in here: what a run was trained on."""
+        digest = hashlib.sha256()
+        for part in (self.vector, self.actions, self.valid, self.human, self.episode, self.tick):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+
+def episode_windows(
+    episode: Episode,
+    spec: ObservationSpec,
+    horizon: int,
+    first_tick: int = 0,
+    skip_flagged: bool = True,
+) -> Windows:
+    """All windows of one episode from ``first_tick`` on.
+
+    A window ends before a command that was not recorded; windows without an observation are left
+    out, and so are flagged steps (some stream was out of tolerance) unless asked for.
+    """
+    steps = len(episode)
+    vector = spec.from_episode(episode)
+    recorded = np.isfinite(episode.command_tcp).all(axis=(1, 2)) & np.isfinite(
+        episode.command_hand
+    ).all(axis=1)
+    # First step at or after t whose command is missing; the episode's end where none is.
+    gaps = np.where(recorded, steps, np.arange(steps))
+    end = np.minimum.accumulate(gaps[::-1])[::-1]
+    usable = recorded & np.isfinite(vector).all(axis=1)
+    usable &= np.isfinite(episode.tcp).all(axis=(1, 2))
+    usable &= np.arange(steps) >= first_tick
+    if skip_flagged:
+        usable &= ~episode.flags
+    tick = np.flatnonzero(usable)
+    slots = tick[:, None] + np.arange(horizon)
+    last = end[tick, None] - 1
+    index = np.minimum(slots, last)
+    encoded = actions.encode(
+        episode.tcp[tick], episode.command_tcp[index], episode.command_hand[index]
+    )
+    inside = slots <= last
+    human = (episode.human[index] & inside).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
+    return Windows(
+        vector[tick],
+        encoded,
+        inside.sum(axis=1).astype(np.int64),
+        human,
+        np.zeros(len(tick), np.int64),
+        tick,
+    )
+
+
+def concatenate(parts: Sequence[Windows]) -> Windows:
+    """Windows of several episodes; ``episode`` becomes the index into ``parts``."""
+    kept = [part for part in parts if len(part)]
+    if not kept:
+        raise DatasetError(
+            "no training windows: no episode of the recipe holds a step with observation and "
+            "command; `dexpie episodes list` shows outcomes and kinds"
+        )
+    number = [np.full(len(part), i, np.int64) for i, part in enumerate(parts)]
+    return Windows(
+        np.concatenate([p.vector for p in kept]),
+        np.concatenate([p.actions for p in kept]),
+        np.concatenate([p.valid for p in kept]),
+        np.concatenate([p.human for p in kept]),
+        np.concatenate(number),
+        np.concatenate([p.tick for p in kept]),
+    )

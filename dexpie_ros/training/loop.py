@@ -1,0 +1,262 @@
+"""The one training loop: accelerate, AdamW, cosine with warm-up, EMA, exact resume.
+
+All randomness of a step follows from (seed, rank, step) and the order of the windows from (seed,
+epoch), so an interrupted run that resumes goes through the same numbers as one that was not, and
+all methods see the same windows in the same order.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from dexpie_ros.config import config
+from dexpie_ros.policy.actor import Actor, Batch
+from dexpie_ros.policy.diffusion import draw
+from dexpie_ros.training.checkpoint import Checkpoint
+
+
+@config
+class LoopConfig:
+    """Optimisation settings; the defaults are the paper's (algorithm section 5)."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    """Over all processes."""
+    epochs: Annotated[int, Field(ge=1)] = 300
+    iterations: Annotated[int, Field(ge=0)] = 0
+    """Steps; 0 takes `epochs`."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    betas: tuple[float, float] = (0.95, 0.999)
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-6
+    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    grad_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    ema_power: Annotated[float, Field(gt=0.0)] = 0.75
+    ema_max: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9999
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = Field(default=0, ge=0)
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+    """Steps."""
+    log_every: Annotated[int, Field(ge=1)] = 50
+    device: Literal["auto", "cpu"] = "auto"
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int
+    total: int
+    loss: float
+    """Mean since the last report."""
+    learning_rate: float
+    samples_per_s: float
+    remaining_s: float
+
+
+class Data(Protocol):
+    """Windows on the device of the network."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
+        """Rows ``index`` with whatever noise and augmentation the data wants."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A finished run."""
+
+    actor: Actor
+    """With the averaged weights."""
+    losses: NDArray[np.float32]
+    """Of every step since this call began."""
+    samples_per_s: float
+
+
+def total_steps(settings: LoopConfig, windows: int) -> int:
+    """Optimisation steps of a run over ``windows`` windows."""
+    if settings.iterations:
+        return settings.iterations
+    return settings.epochs * max(1, math.ceil(windows / settings.batch_size))
+
+
+def learning_rate(settings: LoopConfig, step: int, total: int) -> float:
+    """Linear warm-up, then half a cosine to zero; ``step`` counts from 0."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    share = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
+
+
+def ema_decay(settings: LoopConfig, step: int) -> float:
+    """``1 - (1 + step)^-power``, at most ``ema_max`` (diffusion_policy's ema_model)."""
+    return min(settings.ema_max, max(0.0, 1.0 - (1.0 + step) ** -settings.ema_power))
+
+
+def batch_index(settings: LoopConfig, step: int, windows: int) -> NDArray[np.int64]:
+    """Rows of the global batch of ``step``: successive permutations of all windows, end to end."""
+    first = step * settings.batch_size
+    rows: list[NDArray[np.int64]] = []
+    missing = settings.batch_size
+    while missing:
+        epoch, offset = divmod(first, windows)
+        order = _permutation(settings.seed, epoch, windows)[offset : offset + missing]
+        rows.append(order)
+        missing -= len(order)
+        first += len(order)
+    return np.concatenate(rows)
+
+
+_permutations: dict[tuple[int, int, int], NDArray[np.int64]] = {}
+
+
+def _permutation(seed: int, epoch: int, windows: int) -> NDArray[np.int64]:
+    key = (seed, epoch, windows)
+    if key not in _permutations:
+        _permutations.clear()
+        _permutations[key] = np.random.default_rng([seed, epoch]).permutation(windows)
+    return _permutations[key]
+
+
+class Loop:
+    """One run: holds network, average, optimiser and step; read :meth:`run` from top to bottom."""
+
+    def __init__(self, actor: Actor, settings: LoopConfig, folder: Path | None = None) -> None:
+        self.settings, self.folder = settings, folder
+        self.accelerator = Accelerator(cpu=settings.device == "cpu")
+        self.device = self.accelerator.device
+        self.actor = actor.to(self.device).train()
+        self.average = copy.deepcopy(self.actor).eval().requires_grad_(False)
+        self.trained: list[Tensor] = [p for p in self.actor.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.trained,
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.network: nn.Module = self.accelerator.prepare(self.actor)
+        named = dict(self.average.named_parameters())
+        self._averaged: list[Tensor] = [
+            named[n] for n, p in self.actor.named_parameters() if p.requires_grad
+        ]
+        self.step = 0
+        self.checkpoint = None if folder is None else Checkpoint(folder / "checkpoint.safetensors")
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self.step = self.checkpoint.load(self.actor, self.average, self.optimizer)
+
+    def run(self, data: Data, progress: Callable[[Progress], None] | None = None) -> Result:
+        """Train to the end. An interrupt saves a checkpoint first; the next run resumes there."""
+        settings, total = self.settings, total_steps(self.settings, len(data))
+        generator = torch.Generator(self.device)
+        losses: list[Tensor] = []
+        began, first = time.perf_counter(), self.step
+        report = _Report(self.folder, settings, self.accelerator.is_main_process, progress)
+        try:
+            while self.step < total:
+                rate = learning_rate(settings, self.step, total)
+                losses.append(self._update(data, generator, rate))
+                self.step += 1
+                if self.step % settings.log_every == 0 or self.step == total:
+                    since = max(time.perf_counter() - began, 1e-9)
+                    report.write(self.step, total, first, losses, rate, since)
+                if self.step % settings.checkpoint_every == 0 and self.step < total:
+                    self.save()
+        finally:
+            # Also on an interrupt: nothing learned is lost.
+            self.save()
+            report.close()
+        seconds = max(time.perf_counter() - began, 1e-9)
+        values = torch.stack(losses).float().cpu().numpy() if losses else np.zeros(0, np.float32)
+        return Result(self.average, values, (self.step - first) * settings.batch_size / seconds)
+
+    def save(self) -> None:
+        """Write the checkpoint, if this process is the one that writes."""
+        if self.checkpoint is not None and self.accelerator.is_main_process:
+            self.checkpoint.save(self.step, self.actor, self.average, self.optimizer)
+
+    def _update(self, data: Data, generator: torch.Generator, rate: float) -> Tensor:
+        settings, rank = self.settings, self.accelerator.process_index
+        words = np.random.SeedSequence([settings.seed, rank, self.step]).generate_state(
+            1, np.uint64
+        )
+        generator.manual_seed(int(words[0] >> np.uint64(1)))
+        rows = batch_index(settings, self.step, len(data))
+        rows = rows[rank :: self.accelerator.num_processes]
+        batch = data.batch(torch.from_numpy(rows).to(self.device), generator)
+        config = self.actor.config
+        shape = (len(rows), *batch.actions.shape[1:])
+        draws = draw(shape, config.diffusion, config.prefix, config.optimality, generator)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+        ):  # fmt: skip
+            loss: Tensor = self.network(batch, draws)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.trained, settings.grad_clip, foreach=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        with torch.no_grad():
+            decay = ema_decay(settings, self.step)
+            torch._foreach_lerp_(self._averaged, self.trained, 1.0 - decay)
+        return loss.detach()
+
+
+class _Report:
+    """Progress to the caller, to metrics.jsonl and, if wanted, to TensorBoard."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        settings: LoopConfig,
+        main: bool,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.settings = settings
+        self.progress = progress if main else None
+        self.file = None if folder is None or not main else folder / "metrics.jsonl"
+        self.board = None
+        if settings.tensorboard and self.file is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(self.file.parent / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._reported = 0
+
+    def write(
+        self, step: int, total: int, first: int, losses: list[Tensor], rate: float, since: float
+    ) -> None:
+        loss = float(torch.stack(losses[self._reported :]).float().mean())
+        self._reported = len(losses)
+        speed = (step - first) / since
+        now = Progress(
+            step, total, loss, rate, speed * self.settings.batch_size, (total - step) / speed
+        )
+        if self.file is not None:
+            row = {"step": step, "loss": loss, "lr": rate, "samples_per_s": now.samples_per_s}
+            with open(self.file, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            self.board.add_scalar("loss", loss, step)  # type: ignore[no-untyped-call]
+            self.board.add_scalar("learning_rate", rate, step)  # type: ignore[no-untyped-call]
+        if self.progress is not None:
+            self.progress(now)
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()  # type: ignore[no-untyped-call]

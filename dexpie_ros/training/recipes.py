@@ -1,0 +1,212 @@
+"""The six methods: which data, with what weight and condition (algorithm section 6).
+
+One trainer, one network, one data order; a recipe decides nothing but its rows in this table:
+
+============  =====================================================================  ==========
+recipe        windows                                                                condition
+============  =====================================================================  ==========
+`bc`          demonstrations                                                         none
+`hg_dagger`   demonstrations + successful post-training episodes                     none
+`hg_fast`     demonstrations + the shorter half of those                             none
+`recap`       everything judged                                                      binary
+`dexhil`      demonstrations + from the last intervention to completion, with half   none
+              of the loss
+`dexpie`      everything judged                                                      continuous
+============  =====================================================================  ==========
+
+Never used: evaluation episodes, episodes marked ``use_for_actor: false``, episodes without a
+verdict, demonstrations that failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from dexpie_ros import config as cfg
+from dexpie_ros.critic.optimality import ScoringConfig, Thresholds, score
+from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.episodes.labels import Labels
+from dexpie_ros.geometry import Array
+from dexpie_ros.policy.observation import ObservationSpec
+from dexpie_ros.training.dataset import DatasetError, Windows, concatenate, episode_windows
+
+Recipe = Literal["bc", "hg_dagger", "hg_fast", "recap", "dexhil", "dexpie"]
+RECIPES: tuple[str, ...] = get_args(Recipe)
+CONDITIONS: dict[str, Literal["none", "binary", "continuous"]] = {
+    "bc": "none",
+    "hg_dagger": "none",
+    "hg_fast": "none",
+    "recap": "binary",
+    "dexhil": "none",
+    "dexpie": "continuous",
+}
+INTERVENTION_SHARE = 0.5
+"""Of the loss, in `dexhil`."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What a recipe made of the episodes."""
+
+    windows: Windows
+    optimality: Array
+    """(N,) I of each window; 1 where the recipe has no condition"""
+    weight: Array
+    """(N,) in the loss, mean 1"""
+    episodes: tuple[Episode, ...]
+    """Those that ``windows.episode`` counts"""
+
+    def summary(self) -> list[str]:
+        """Lines for people: episodes and windows by kind, share of optimal windows."""
+        lines = []
+        for kind in sorted({e.info.kind for e in self.episodes}):
+            which = [i for i, e in enumerate(self.episodes) if e.info.kind == kind]
+            rows = np.isin(self.windows.episode, which)
+            good = sum(self.episodes[i].success for i in which)
+            lines.append(
+                f"{kind}: {len(which)} episodes ({good} successful), {rows.sum()} windows, "
+                f"I > 0.5 in {np.mean(self.optimality[rows] > 0.5):.0%}, "
+                f"loss share {self.weight[rows].sum() / self.weight.sum():.0%}"
+            )
+        return lines
+
+
+def build(
+    recipe: str,
+    episodes: Sequence[Episode],
+    labels: Mapping[str, Labels] | Sequence[Labels] | None,
+    spec: ObservationSpec,
+    horizon: int,
+    human_share: float = 1.0,
+    skip_flagged: bool = True,
+) -> TrainingSet:
+    """Select, cut and condition the windows of ``recipe``.
+
+    ``labels`` by episode id, or in the order of ``episodes``; needed by `recap` and `dexpie`.
+    ``human_share``: a chunk takes its human label where at least this share of it is human (paper:
+    all of it). Raises DatasetError where the recipe finds nothing or a label is missing.
+    """
+    if recipe not in RECIPES:
+        raise DatasetError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")
+    chosen = select(recipe, episodes)
+    parts = [episode_windows(e, spec, horizon, first_tick(recipe, e), skip_flagged) for e in chosen]
+    windows = concatenate(parts)
+    optimality = np.ones(len(windows))
+    if CONDITIONS[recipe] != "none":
+        by_id = _labels_by_id(episodes, labels)
+        pieces = [
+            chunk_optimality(e, _label_of(e, by_id, recipe), part, human_share)
+            for e, part in zip(chosen, parts, strict=True)
+        ]
+        optimality = np.concatenate(pieces)
+        if CONDITIONS[recipe] == "binary":
+            # f(q_low) = 0.5, so this is RECAP's A > q_low whichever kind the labels are.
+            optimality = (optimality > 0.5).astype(np.float64)
+    weight = np.ones(len(windows))
+    if recipe == "dexhil":
+        weight = _shared_weight(windows, chosen)
+    return TrainingSet(windows, optimality, weight, tuple(chosen))
+
+
+def select(recipe: str, episodes: Sequence[Episode]) -> list[Episode]:
+    """The episodes that ``recipe`` learns from, in their order."""
+    judged = [
+        e
+        for e in episodes
+        if e.info.use_for_actor
+        and e.info.kind != "evaluation"
+        and e.outcome in ("success", "failure")
+        and (e.success or e.info.kind != "demonstration")
+    ]
+    demos = [e for e in judged if e.info.kind == "demonstration"]
+    later = [e for e in judged if e.info.kind != "demonstration"]
+    if recipe == "bc":
+        later = []
+    elif recipe in ("hg_dagger", "hg_fast"):
+        later = [e for e in later if e.success]
+        if recipe == "hg_fast":
+            later = _shorter_half(later)
+    elif recipe == "dexhil":
+        later = [e for e in later if e.success and e.human.any()]
+    kept = {id(e) for e in (*demos, *later)}
+    return [e for e in judged if id(e) in kept]
+
+
+def first_tick(recipe: str, episode: Episode) -> int:
+    """Where the windows of an episode begin: in `dexhil` with its last intervention."""
+    if recipe != "dexhil" or episode.info.kind == "demonstration":
+        return 0
+    human = np.concatenate([[False], episode.human])
+    starts = np.flatnonzero(human[1:] & ~human[:-1])
+    return int(starts[-1])
+
+
+def chunk_optimality(
+    episode: Episode, labels: Labels, windows: Windows, human_share: float = 1.0
+) -> Array:
+    """I of the windows of one episode (algorithm section 4).
+
+    The label of the window's first step; but where that is the 1 of a human step and the human did
+    not decide at least ``human_share`` of the chunk, what the critic says of it.
+    """
+    if len(labels.optimality) != len(episode):
+        raise DatasetError(
+            f"{episode.path}: {len(labels.optimality)} labels for {len(episode)} steps; the "
+            "episode changed since it was labelled: label it again"
+        )
+    value = np.asarray(labels.optimality, np.float64)[windows.tick]
+    if episode.info.kind == "demonstration":
+        return value
+    mixed = episode.human[windows.tick] & (windows.human < human_share - 1e-9)
+    if not mixed.any():
+        return value
+    meta = labels.meta
+    try:
+        settings = cfg.from_dict(ScoringConfig, meta["settings"]["scoring"], "labels: scoring")
+        at = Thresholds(float(meta["q_low"]), float(meta["q_high"]))
+    except KeyError as error:
+        raise DatasetError(
+            f"{episode.path}: its labels lack {error}, which chunks that end in human hands need; "
+            "label it again"
+        ) from None
+    scored = score(np.asarray(labels.advantage, np.float64), at, settings)[windows.tick]
+    return np.where(mixed, scored, value)
+
+
+def _shorter_half(episodes: list[Episode]) -> list[Episode]:
+    order = sorted(range(len(episodes)), key=lambda i: (len(episodes[i]), i))
+    kept = set(order[: (len(order) + 1) // 2])
+    return [e for i, e in enumerate(episodes) if i in kept]
+
+
+def _shared_weight(windows: Windows, episodes: Sequence[Episode]) -> Array:
+    """Weights of mean 1 that give the windows after interventions half of the loss."""
+    corrected = [i for i, e in enumerate(episodes) if e.info.kind != "demonstration"]
+    rows = np.isin(windows.episode, corrected)
+    share = rows.mean()
+    if share in (0.0, 1.0):
+        return np.ones(len(windows))
+    ratio = np.where(rows, INTERVENTION_SHARE / share, (1 - INTERVENTION_SHARE) / (1 - share))
+    return np.asarray(ratio, np.float64)
+
+
+def _labels_by_id(
+    episodes: Sequence[Episode], labels: Mapping[str, Labels] | Sequence[Labels] | None
+) -> dict[str, Labels]:
+    if labels is None:
+        return {}
+    if isinstance(labels, Mapping):
+        return dict(labels)
+    return {e.id: item for e, item in zip(episodes, labels, strict=True)}
+
+
+def _label_of(episode: Episode, labels: Mapping[str, Labels], recipe: str) -> Labels:
+    if episode.id not in labels:
+        raise DatasetError(
+            f"{episode.path}: has no labels, which recipe {recipe} needs; run `dexpie label` first"
+        )
+    return labels[episode.id]

@@ -1,0 +1,214 @@
+"""`train_actor`: episodes and labels in, a policy directory out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dexpie_ros import config as cfg
+from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.episodes.labels import Labels
+from dexpie_ros.policy.actor import Actor, Batch
+from dexpie_ros.policy.encoders import build_encoder
+from dexpie_ros.policy.normalizer import Normalizer
+from dexpie_ros.policy.observation import ObservationSpec
+from dexpie_ros.policy.policy import Policy, default_card
+from dexpie_ros.policy.presets import preset
+from dexpie_ros.policy.settings import PolicyConfig, Share
+from dexpie_ros.training.loop import Loop, LoopConfig, Progress, Result
+from dexpie_ros.training.recipes import CONDITIONS, Recipe, TrainingSet, build
+
+
+@cfg.config
+class DataConfig:
+    """How windows are made of episodes."""
+
+    human_share: Share = 1.0
+    """A chunk counts as human where at least this share of its steps is (paper: all)."""
+    skip_flagged: bool = True
+    """Leave out steps at which a stream was out of tolerance."""
+    observation_noise: Annotated[float, Field(ge=0.0)] = 0.0
+    """Standard deviation of noise on the normalised observation vector."""
+
+
+@cfg.config
+class ActorConfig:
+    """A whole actor run: method, network, optimisation."""
+
+    recipe: Recipe = "dexpie"
+    policy: PolicyConfig = PolicyConfig()
+    loop: LoopConfig = LoopConfig()
+    data: DataConfig = DataConfig()
+    init_from: str = ""
+    """Policy directory to start from; its normaliser is kept."""
+
+
+def actor_preset(
+    name: str, recipe: str = "dexpie", observation: ObservationSpec | None = None
+) -> ActorConfig:
+    """Settings of a whole run: `paper`, `authors`, `best` or `cpu`.
+
+    `cpu` trains 3000 steps in about a minute on one core; the others want a GPU.
+    """
+    policy = preset(name, observation)
+    loops = {
+        "paper": LoopConfig(),
+        "authors": LoopConfig(batch_size=32, epochs=301),
+        "best": LoopConfig(precision="bf16"),
+        "cpu": LoopConfig(
+            iterations=3000,
+            learning_rate=1e-3,
+            weight_decay=1e-4,
+            warmup_steps=300,
+            precision="bf16",
+            device="cpu",
+        ),
+    }
+    noise = 0.02 if name == "cpu" else 0.0
+    values = {"recipe": recipe, "policy": policy, "loop": loops[name]}
+    return ActorConfig(**values, data=DataConfig(observation_noise=noise))  # type: ignore[arg-type]
+
+
+class WindowTensors:
+    """All windows as tensors on the device: a batch is one gather."""
+
+    def __init__(
+        self, data: TrainingSet, normalizer: Normalizer, noise: float, device: torch.device
+    ) -> None:
+        windows = data.windows
+        self.vector = torch.from_numpy(normalizer.observation(windows.vector)).to(device)
+        self.actions = torch.from_numpy(normalizer.actions(windows.actions)).to(device)
+        self.valid = torch.from_numpy(windows.valid).to(device)
+        self.optimality = torch.from_numpy(data.optimality.astype(np.float32)).to(device)
+        self.weight = torch.from_numpy(data.weight.astype(np.float32)).to(device)
+        self.noise = noise
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
+        vector = self.vector[index]
+        if self.noise:
+            spread = torch.randn(vector.shape, generator=generator, device=vector.device)
+            vector = vector + self.noise * spread
+        return Batch(
+            vector,
+            self.actions[index],
+            self.valid[index],
+            self.optimality[index],
+            self.weight[index],
+        )
+
+
+def train_actor(
+    config: ActorConfig,
+    episodes: Sequence[Episode],
+    labels: Mapping[str, Labels] | Sequence[Labels] | None,
+    out_dir: str | Path,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Train an actor; returns its policy directory, ``out_dir/policy``.
+
+    ``out_dir`` also gets the resolved run (`run.yaml`), the loss (`metrics.jsonl`) and a
+    checkpoint; called again with the same settings it resumes from there. Raises DatasetError where
+    the recipe finds no data, ConfigError where ``out_dir`` holds another run.
+    """
+    folder = Path(out_dir)
+    condition = CONDITIONS[config.recipe]
+    settings = replace(config.policy, optimality=replace(config.policy.optimality, kind=condition))
+    data = build(
+        config.recipe,
+        episodes,
+        labels,
+        settings.observation,
+        settings.action.horizon,
+        config.data.human_share,
+        config.data.skip_flagged,
+    )
+    torch.manual_seed(config.loop.seed)
+    actor = Actor(settings, build_encoder(settings))
+    normalizer = _start(actor, config, data)
+    run = _describe(config, data)
+    _claim(folder, run)
+    loop = Loop(actor, config.loop, folder)
+    tensors = WindowTensors(data, normalizer, config.data.observation_noise, loop.device)
+    result = loop.run(tensors, progress)
+    policy = Policy(settings, result.actor, normalizer)
+    target = folder / "policy"
+    if loop.accelerator.is_main_process:
+        policy.save(target, default_card(policy, _card(config, data, run, result)))
+    loop.accelerator.wait_for_everyone()
+    return target
+
+
+def _start(actor: Actor, config: ActorConfig, data: TrainingSet) -> Normalizer:
+    """Statistics of the data, or network and statistics of the policy to start from."""
+    action = config.policy.action
+    if not config.init_from:
+        return Normalizer.fit(
+            data.windows.vector,
+            data.windows.largest_position,
+            action.position_normalization,
+            action.hand_symmetric,
+        )
+    before = Policy.load(config.init_from)
+    wanted, found = actor.state_dict(), before.actor.state_dict()
+    # The embedding of I may be new (bc -> dexpie); everything else must be the same network.
+    new = {k for k in wanted if k.startswith("conditioner.optimality.") and k not in found}
+    odd = [
+        k for k in wanted if k not in new and (k not in found or found[k].shape != wanted[k].shape)
+    ]
+    if odd or before.config.observation != config.policy.observation:
+        raise cfg.ConfigError(
+            f"init_from {config.init_from}: another network or observation "
+            f"({before.config.observation.describe()}); use the same preset and observation"
+        )
+    actor.load_state_dict({k: found.get(k, v) for k, v in wanted.items()})
+    return before.normalizer
+
+
+def _describe(config: ActorConfig, data: TrainingSet) -> dict[str, Any]:
+    return {
+        "config": cfg.to_dict(config),
+        "provenance": cfg.provenance(),
+        "data_sha256": data.windows.content_hash(),
+        "windows": len(data.windows),
+        "episodes": [e.id for e in data.episodes],
+    }
+
+
+def _claim(folder: Path, run: dict[str, Any]) -> None:
+    """Write run.yaml, or check that the run there is this one."""
+    path = folder / "run.yaml"
+    if path.exists():
+        before = cfg.read_yaml(path)
+        for key in ("config", "data_sha256"):
+            if before.get(key) != run[key]:
+                raise cfg.ConfigError(
+                    f"{folder}: holds a run with another {key.removesuffix('_sha256')}; train into "
+                    "another folder, or delete this one"
+                )
+        return
+    import yaml
+
+    cfg.write_atomic(path, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
+
+
+def _card(config: ActorConfig, data: TrainingSet, run: dict[str, Any], result: Result) -> list[str]:
+    tail = result.losses[-min(100, len(result.losses)) :]
+    loss = f"{float(tail.mean()):.4f}" if len(tail) else "as resumed"
+    return [
+        f"recipe `{config.recipe}`, {len(data.windows)} windows, seed {config.loop.seed}, "
+        f"batch {config.loop.batch_size}",
+        *data.summary(),
+        f"data SHA-256 {run['data_sha256'][:12]}, code {run['provenance']['commit']}",
+        f"loss over the last steps {loss}; {result.samples_per_s:.0f} samples/s",
+        *([f"started from {config.init_from}"] if config.init_from else []),
+    ]
