@@ -7,6 +7,7 @@ Braking is never limited: holding still is allowed at any moment.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -114,7 +115,7 @@ class Limiter:
         ``hand_force`` (6,) is what was measured, N. Raises RuntimeError before :meth:`reset`.
         """
         self._state, clipped = self._advance(self._require(), goal, hand_force)
-        for name in clipped:
+        for name in dict.fromkeys(clipped):
             setattr(self.statistics, name, getattr(self.statistics, name) + 1)
         self.statistics.steps += bool(clipped)
         return self._state.command
@@ -189,14 +190,19 @@ class Limiter:
     def _limit_hand(
         self, last: Array, goal: Array, force: Array | None, clipped: list[str]
     ) -> Array:
-        lowest, highest = np.zeros(6), np.ones(6)
         reach = self.config.hand_speed * self._step_s
-        if self.config.hand_force is not None and force is not None:
-            lowest = np.where(force > self.config.hand_force, np.clip(last, 0.0, 1.0), lowest)
-            if np.any(goal < lowest):
+        most = math.inf if self.config.hand_force is None else self.config.hand_force
+        forces = [0.0] * 6 if force is None else force.tolist()
+        wanted = goal.tolist()
+        hand: list[float] = []
+        for before, want, newtons in zip(last.tolist(), wanted, forces, strict=True):
+            lowest = min(max(before, 0.0), 1.0) if newtons > most else 0.0
+            if want < lowest and newtons > most:
                 clipped.append("force")
-        wanted = np.clip(goal, lowest, highest)
-        hand = np.clip(wanted, last - reach, last + reach)
-        if np.any(hand != wanted) or np.any((goal < 0.0) | (goal > 1.0)):
+            want = min(max(want, lowest), 1.0)
+            hand.append(min(max(want, before - reach), before + reach))
+        if hand == wanted:
+            return goal
+        if "force" not in clipped:
             clipped.append("hand")
-        return goal if np.array_equal(hand, goal) else hand
+        return np.array(hand)

@@ -22,13 +22,13 @@ IDENTITY: Quaternion = (0.0, 0.0, 0.0, 1.0)
 
 def as_vector(values: Sequence[float] | Array) -> Vector:
     """Three numbers as plain floats."""
-    x, y, z = (float(v) for v in values)
+    x, y, z = values.tolist() if isinstance(values, np.ndarray) else values
     return x, y, z
 
 
 def as_quaternion(values: Sequence[float] | Array) -> Quaternion:
     """Four numbers x y z w, scaled to unit length; ValueError where they are all zero."""
-    x, y, z, w = (float(v) for v in values)
+    x, y, z, w = values.tolist() if isinstance(values, np.ndarray) else values
     norm = math.sqrt(x * x + y * y + z * z + w * w)
     if not norm > 1e-9:
         raise ValueError("quaternion of zero length or with NaN; was the message filled in?")
@@ -121,7 +121,7 @@ def blend(a: Pose, b: Pose, fraction: float) -> Pose:
 
 def is_finite(pose: Pose) -> bool:
     """Whether a pose can be commanded: finite numbers and a quaternion of about unit length."""
-    numbers = [float(v) for v in (*pose.position, *pose.quaternion)]
+    numbers = [*np.asarray(pose.position).tolist(), *np.asarray(pose.quaternion).tolist()]
     if len(numbers) != 7 or not all(map(math.isfinite, numbers)):
         return False
     return abs(math.sqrt(sum(v * v for v in numbers[3:])) - 1.0) < 1e-3
