@@ -81,7 +81,13 @@ def control_step(recipe: Recipe, k: int) -> ControlStep:
     )
 
 
-def write_episode(directory: str | Path, recipe: Recipe | None = None, **info: object) -> Path:
+def write_episode(
+    directory: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    writer: WriterConfig | None = None,
+    **info: object,
+) -> Path:
     """Write one episode directory and return it. ``info`` goes into EpisodeInfo; ``outcome`` and
     ``cause`` into the end of the recording (success by default)."""
     recipe = recipe or Recipe()
@@ -95,15 +101,17 @@ def write_episode(directory: str | Path, recipe: Recipe | None = None, **info: o
     }
     outcome, cause = str(values.pop("outcome", "success")), str(values.pop("cause", ""))
     bag, put = messages.bag(), messages.serialize
-    writer = EpisodeWriter(
+    recorder = EpisodeWriter(
         directory,
         EpisodeInfo(simulated=recipe.simulated, **values),
         recorded_topics("jpeg" if recipe.images else "none"),
-        WriterConfig(durable=False),
+        writer or WriterConfig(durable=False),
     )
 
+    pending: list[tuple[int, str, bytes]] = []
+
     def write(topic: str, stamp: int, message: object) -> None:
-        writer.write(topic, put(message), stamp + 1_000_000, stamp)
+        pending.append((stamp, topic, put(message)))
 
     rng = np.random.default_rng(recipe.seed)
     states = int(recipe.steps * recipe.state_rate_hz / 25)
@@ -136,7 +144,9 @@ def write_episode(directory: str | Path, recipe: Recipe | None = None, **info: o
         write("/control/step", stamp, bag.control_step(control_step(recipe, k)))
     for k, text in recipe.events:
         write("/simulation/events", recipe.start_ns + k * STEP_NS, bag.text(text))
-    writer.finish(outcome, cause)
+    for stamp, topic, cdr in sorted(pending, key=lambda item: item[0]):
+        recorder.write(topic, cdr, stamp + 1_000_000, stamp)
+    recorder.finish(outcome, cause)
     return directory
 
 

@@ -52,16 +52,18 @@ class _Channel:
 
 
 class BagWriter:
-    """A new bag in ``directory``, which must not exist or be empty.
+    """A new bag in ``directory``.
 
-    ``durable``: every flush goes to the disk itself (fdatasync), not only to the kernel.
+    ``temporary``: write ``<name>_0.mcap.repair``, described as ``<name>_0.mcap``, for the caller to
+    rename. ``durable``: every flush goes to the disk itself (fdatasync), not only to the kernel.
     """
 
     def __init__(
         self,
         directory: str | Path,
         *,
-        file_name: str = "",
+        bag_name: str = "",
+        temporary: bool = False,
         chunk_bytes: int = 256 << 10,
         chunk_seconds: float = 0.5,
         compression: str = "none",
@@ -69,7 +71,8 @@ class BagWriter:
     ) -> None:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.file = self.directory / (file_name or f"{self.directory.name}_0.mcap")
+        self._name = f"{self.directory.name}_0.mcap" if not bag_name else bag_name
+        self.file = self.directory / (self._name + (".repair" if temporary else ""))
         self._durable, self._chunk_ns = durable, int(chunk_seconds * 1e9)
         try:
             self._stream = open(self.file, "xb")
@@ -151,9 +154,7 @@ class BagWriter:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
-        config.write_atomic(
-            self.directory / "metadata.yaml", _dump({"rosbag2_bagfile_information": information})
-        )
+        write_metadata(self.directory, information)
 
     def close(self) -> None:
         """Close the file as it is; without ``finish`` the bag has no index."""
@@ -188,7 +189,7 @@ class BagWriter:
             for name, channel in self._channels.items()
         ]
         file = {
-            "path": self.file.name,
+            "path": self._name,
             "starting_time": start,
             "duration": duration,
             "message_count": self._count,
@@ -202,11 +203,17 @@ class BagWriter:
             "topics_with_message_count": topics,
             "compression_format": "",
             "compression_mode": "",
-            "relative_file_paths": [self.file.name],
+            "relative_file_paths": [self._name],
             "files": [file],
             "custom_data": custom_data,
             "ros_distro": os.environ.get("ROS_DISTRO", "kilted"),
         }
+
+
+def write_metadata(directory: str | Path, information: dict[str, Any]) -> None:
+    """Write metadata.yaml atomically."""
+    text = _dump({"rosbag2_bagfile_information": information})
+    config.write_atomic(Path(directory) / "metadata.yaml", text)
 
 
 def _dump(value: Any) -> str:

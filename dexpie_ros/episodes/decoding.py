@@ -16,6 +16,7 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
 from dexpie_ros import messages
+from dexpie_ros.control.types import Source
 from dexpie_ros.episodes.bag_reader import BagReader, TopicMessages
 from dexpie_ros.episodes.episode import EpisodeError
 
@@ -49,6 +50,16 @@ def decode_all(bag: BagReader, topic: str, expected: str) -> list[Any]:
     stream: TopicMessages = bag.messages[topic]
     decode = decoder(bag, topic, expected)
     return [decode(cdr) for cdr in stream.payloads]
+
+
+def is_human_step(cdr: bytes | memoryview) -> bool:
+    """Whether a serialized ControlStep was driven by the operator; False for bytes that are none."""
+    store = messages.bag_typestore()
+    try:
+        step = store.deserialize_cdr(cdr, "dexpie_msgs/msg/ControlStep")
+    except _BROKEN:
+        return False
+    return step.command.source in (Source.HUMAN, Source.BLEND)
 
 
 # What rosbags' generated code raises on bytes that are not the message.

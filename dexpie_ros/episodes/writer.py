@@ -11,14 +11,15 @@ import dataclasses
 import shutil
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast, get_args
 
 from dexpie_ros import config, messages
 from dexpie_ros.contract import Qos, Topic, recorded_topics
-from dexpie_ros.control.types import Source
 from dexpie_ros.episodes.bag_writer import BagWriter, qos_profile
+from dexpie_ros.episodes.decoding import is_human_step
 from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo, Outcome
 from dexpie_ros.episodes.episode_file import (
     RECORD_NAME,
@@ -46,6 +47,10 @@ class WriterConfig:
     """Flush to the disk itself, so that a power cut costs no more than a crash."""
 
 
+# Once per process: it asks git, and the code that runs does not change.
+_provenance = lru_cache(maxsize=1)(config.provenance)
+
+
 class EpisodeWriter:
     """Writes the episode ``info`` into ``directory`` (new or empty).
 
@@ -67,8 +72,7 @@ class EpisodeWriter:
                 f"{self.directory}: not empty; an episode is never overwritten, choose another"
             )
         self.settings = settings or WriterConfig()
-        software = info.software or config.provenance()
-        self.info = dataclasses.replace(info, software=software)
+        self.info = dataclasses.replace(info, software=info.software or dict(_provenance()))
         self.streams: dict[str, StreamStatistics] = {}
         self._stamped: dict[str, bool] = {}
         self._human_steps = 0
@@ -121,8 +125,7 @@ class EpisodeWriter:
             stamp = sec * 1_000_000_000 + nanosec
         self.streams[topic].add(stamp, log_time_ns, len(cdr))
         if topic == CONTROL_STEP:
-            step = messages.bag_typestore().deserialize_cdr(cdr, "dexpie_msgs/msg/ControlStep")
-            self._human_steps += step.command.source in (Source.HUMAN, Source.BLEND)
+            self._human_steps += is_human_step(cdr)
         self._bag.write(topic, cdr, log_time_ns, publish_time_ns, sequence)
 
     def flush_if_due(self) -> None:

@@ -1,0 +1,226 @@
+"""What survives a crash at any moment, and what a repair makes of it."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import factories
+import numpy as np
+import pytest
+from factories import Recipe
+from rosbags.rosbag2 import Reader
+
+from dexpie_ros.episodes import Collection, EpisodeError, EpisodeInfo, EpisodeWriter, read_episode
+from dexpie_ros.episodes.annotations import annotate
+from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.episodes.repair import repair
+from dexpie_ros.episodes.writer import WriterConfig
+
+
+def cut(path: Path, size: int) -> None:
+    """As a crash leaves a recording: nothing after ``size`` bytes, never finished."""
+    with open(find_bag(path), "r+b") as stream:
+        stream.truncate(size)
+    (path / "metadata.yaml").unlink(missing_ok=True)
+    content = (path / "episode.json").read_text()
+    content = content.replace('"finished"', '"recording"').replace('"success"', '""')
+    (path / "episode.json").write_text(content)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    # Chunks of 8 kB, so that a bag of seconds has many.
+    return factories.write_episode(
+        tmp_path_factory.mktemp("whole") / "e",
+        Recipe(steps=50, human=((10, 20),)),
+        writer=WriterConfig(durable=False, chunk_bytes=8 << 10),
+    )
+
+
+def test_a_cut_at_any_byte_loses_only_what_came_after_the_last_whole_chunk(whole, tmp_path):
+    truth = read_episode(whole)
+    size = find_bag(whole).stat().st_size
+    rng = random.Random(1)
+    steps = []
+    for at in sorted(rng.sample(range(30_000, size), 40)):
+        path = tmp_path / "e"
+        shutil.copytree(whole, path)
+        cut(path, at)
+        partial = read_episode(path)
+        assert partial.partial and partial.problems
+        n = len(partial)
+        steps.append(n)
+        for name in ("time_ns", "tcp", "joints", "hand", "command_tcp", "source"):
+            assert np.array_equal(
+                getattr(partial, name)[~partial.flags], getattr(truth, name)[:n][~partial.flags]
+            ), name
+        shutil.rmtree(path)
+    assert steps == sorted(steps) and steps[0] >= 5 and steps[-1] >= 48
+
+
+def test_repair_makes_a_bag_that_ros_reads_and_marks_it(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "e")
+    cut(path, 60_000)
+    before = read_episode(path)
+    assert Collection(tmp_path).entries[0].status == "recording"
+    done = repair(path)
+    assert done.changed and 0 < done.lost_bytes < 20_000
+    after = read_episode(path)
+    assert np.array_equal(after.tcp, before.tcp) and np.array_equal(after.human, before.human)
+    content = read_episode_file(path)
+    assert content.status == "repaired" and content.repair["lost_bytes"] == done.lost_bytes
+    assert content.steps == len(after) and content.human_steps == after.human.sum() == 10
+    assert after.partial and after.outcome == ""
+    with Reader(path) as bag:
+        assert bag.message_count == content.messages
+    assert not list(path.glob("*.repair"))
+    # Judged by a person, it can be used.
+    assert not Collection(tmp_path).entries[0].usable
+    annotate(path, outcome="failure")
+    assert Collection(tmp_path).entries[0].usable
+
+
+def test_repair_leaves_whole_recordings_alone(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "e")
+    before = {f.name: (f.read_bytes(), f.stat().st_ino) for f in path.iterdir()}
+    assert not repair(path).changed
+    assert before == {f.name: (f.read_bytes(), f.stat().st_ino) for f in path.iterdir()}
+    cut(path, 60_000)
+    repair(path)
+    inode = find_bag(path).stat().st_ino
+    assert not repair(path).changed
+    assert find_bag(path).stat().st_ino == inode
+
+
+def test_a_finished_recording_that_was_damaged_later_is_not_rewritten(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "e")
+    with open(find_bag(path), "r+b") as stream:
+        stream.truncate(60_000)
+    with pytest.raises(EpisodeError, match="restore it from a backup"):
+        repair(path)
+    assert find_bag(path).stat().st_size == 60_000
+    assert read_episode(path).partial
+
+
+def test_killed_after_the_bag_but_before_the_description(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "e")
+    bag = find_bag(path).read_bytes()
+    (path / "metadata.yaml").unlink()
+    text = (path / "episode.json").read_text()
+    (path / "episode.json").write_text(text.replace('"finished"', '"recording"'))
+    assert repair(path).changed
+    assert find_bag(path).read_bytes() == bag
+    assert read_episode_file(path).status == "finished"
+    assert not read_episode(path).partial
+    with Reader(path) as reader:
+        assert reader.message_count == 250
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"format": 1}'])
+def test_a_lost_description_is_renewed_from_the_bag(whole, tmp_path, content):
+    path = shutil.copytree(whole, tmp_path / "e")
+    (path / "episode.json").unlink()
+    if content is not None:
+        (path / "episode.json").write_text(content)
+    assert repair(path).changed
+    assert read_episode_file(path) == read_episode_file(whole)
+
+
+def test_what_is_being_recorded_is_not_repaired(tmp_path):
+    with EpisodeWriter(tmp_path / "e", EpisodeInfo("e")):
+        with pytest.raises(EpisodeError, match="is being recorded"):
+            repair(tmp_path / "e")
+
+
+def test_damage_in_the_middle_costs_one_chunk(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "e")
+    with open(find_bag(path), "r+b") as stream:
+        stream.seek(60_000)
+        stream.write(b"\xff" * 16)
+    episode = read_episode(path)
+    assert episode.partial and any("checksum" in p for p in episode.problems)
+    truth = read_episode(whole)
+    assert len(episode) == len(truth) and 0 < episode.flags.sum() < 10
+    good = ~episode.flags
+    assert np.array_equal(episode.tcp[good], truth.tcp[good])
+    assert np.array_equal(episode.command_tcp[good], truth.command_tcp[good])
+
+
+RECORDER = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+import factories
+from dexpie_ros import messages
+from dexpie_ros.episodes import EpisodeInfo, EpisodeWriter
+bag, put = messages.bag(), messages.serialize
+recipe = factories.Recipe()
+writer = EpisodeWriter(sys.argv[1], EpisodeInfo("e", simulated=True))
+for k in range(100_000):
+    stamp = factories.START_NS + k * factories.STEP_NS
+    t = k / 25
+    from dexpie_ros.control.types import ARM_JOINTS, HAND_JOINTS
+    for topic, message in (
+        ("/arm/tcp_pose", bag.pose_stamped(stamp, "base", factories.tcp_at(recipe, t))),
+        ("/arm/joint_states", bag.joint_state(stamp, ARM_JOINTS, factories.joints_at(recipe, t))),
+        ("/hand/joint_states", bag.joint_state(stamp, HAND_JOINTS, factories.hand_at(recipe, t))),
+        ("/control/step", bag.control_step(factories.control_step(recipe, k))),
+    ):
+        writer.write(topic, put(message), stamp, stamp)
+    print(k, time.monotonic_ns(), flush=True)
+    time.sleep(0.002)
+"""
+
+
+def test_kill_9_at_random_moments(tmp_path):
+    """The recorder is killed again and again; what was recorded a second before is always there."""
+    rng = random.Random(0)
+    root = Path(__file__).resolve().parents[1]
+    environment = dict(os.environ, PYTHONPATH=str(root))
+    for trial in range(6):
+        path = tmp_path / f"e{trial}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", RECORDER, str(path), str(root / "test")],
+            stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 1.6))
+        process.send_signal(signal.SIGKILL)
+        killed = time.monotonic_ns()
+        lines = [line.split() for line in process.communicate()[0].splitlines()]
+        done = [(int(k), int(t)) for k, t in (line for line in lines if len(line) == 2)]
+        safe = [k for k, t in done if t < killed - 1_000_000_000]
+        repair(path)
+        with Reader(path) as bag:
+            kept = sum(c.topic == "/control/step" for c, _, _ in bag.messages())
+        assert kept > (safe[-1] if safe else -1)
+        content = read_episode_file(path)
+        assert content.status == "repaired" and content.steps == kept
+        if kept > 1:
+            episode = read_episode(path)
+            truth = np.stack([factories.tcp_at(Recipe(), k / 25).matrix() for k in range(kept)])
+            assert np.array_equal(
+                episode.tcp[~episode.flags], truth[: len(episode)][~episode.flags]
+            )
+
+
+def test_a_repair_that_is_killed_can_be_repeated(whole, tmp_path, monkeypatch):
+    path = shutil.copytree(whole, tmp_path / "e")
+    cut(path, 60_000)
+    torn = find_bag(path).read_bytes()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        repair(path)
+    monkeypatch.undo()
+    assert find_bag(path).read_bytes() == torn
+    assert repair(path).changed
+    assert BagReader(find_bag(path)).indexed and not list(path.glob("*.repair"))
