@@ -1,0 +1,152 @@
+"""The last check before a pose goes to the arm: workspace, step, speed, acceleration, reach.
+
+Commands come at 25 Hz; the arm wants a target every controller cycle. :class:`MotionLimiter`
+interpolates between commands (position linear, rotation on the geodesic) and follows that reference
+with bounded speed and acceleration, so that whatever arrives, what is sent is smooth. It brakes in
+time to stop on its target, so its steady lag behind a reference at speed v is v^2 / 2a (1 mm at
+0.1 m/s and 5 m/s^2).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dexpie_ros import config, geometry
+from dexpie_ros.control.types import STEP_NS
+from dexpie_ros.devices import ur_kinematics
+from dexpie_ros.geometry import Array
+
+Point = tuple[float, float, float]
+
+
+@config.config
+class ArmLimits:
+    """What the arm driver lets through. Wider than the arbiter's limits: a net, not a controller."""
+
+    workspace_low: Point = (-0.75, -0.75, 0.02)
+    workspace_high: Point = (0.75, 0.75, 0.90)
+    """TCP box in the controller's base frame, m; targets outside are clipped to it."""
+    max_speed: float = 0.5
+    """m/s"""
+    max_angular_speed: float = 1.5
+    """rad/s"""
+    max_acceleration: float = 5.0
+    """m/s^2"""
+    max_angular_acceleration: float = 20.0
+    """rad/s^2"""
+    max_step: float = 0.08
+    """m between the pose being sent and a new target; a target further away is refused."""
+    max_turn: float = 0.5
+    """rad, the same for the rotation."""
+    max_joint_speed: float = 2.0
+    """rad/s of any joint (the UR5's own limit is 3.14); stops the arm near singularities."""
+    reach_margin: float = 0.02
+    """Share of full stretch that is never used."""
+
+    def __post_init__(self) -> None:
+        for axis, low, high in zip("xyz", self.workspace_low, self.workspace_high, strict=True):
+            if not low < high:
+                raise ValueError(f"workspace {axis}: low {low} must be below high {high}")
+        for name in (
+            "max_speed", "max_angular_speed", "max_acceleration", "max_angular_acceleration",
+            "max_step", "max_turn", "max_joint_speed",
+        ):  # fmt: skip
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be positive and finite")
+        if not 0 <= self.reach_margin < 0.5:
+            raise ValueError(f"reach_margin = {self.reach_margin}: must lie in 0..0.5")
+
+
+class MotionLimiter:
+    """Turns targets at 25 Hz into one safe pose per controller cycle of ``period`` s."""
+
+    def __init__(
+        self, limits: ArmLimits, model: ur_kinematics.UrModel, tcp: Array, period: float
+    ) -> None:
+        self._limits, self._model, self._period = limits, model, period
+        self._flange_from_tcp = geometry.invert(tcp)
+        self.reset(np.eye(4), np.zeros(6))
+
+    def reset(self, tcp: Array, joints: Array) -> None:
+        """Start at rest from the actual pose (4, 4) and joints (6,)."""
+        self.pose, self.joints = np.array(tcp), np.array(joints)
+        self._from = self._goal = self._reference = self.pose
+        self._progress = 1.0
+        self._velocity, self._spin = np.zeros(3), np.zeros(3)
+
+    def hold(self) -> None:
+        """Forget the target: stay at the pose that was sent last."""
+        self._from = self._goal = self._reference = self.pose
+        self._progress = 1.0
+        self._velocity, self._spin = np.zeros(3), np.zeros(3)
+
+    def accept(self, target: Array) -> str:
+        """Take a new target (4, 4). Returns "" or why it is refused; the old one stays then."""
+        if not np.all(np.isfinite(target)):
+            return "the commanded pose is not finite"
+        goal = np.array(target)
+        goal[:3, 3] = np.clip(goal[:3, 3], self._limits.workspace_low, self._limits.workspace_high)
+        step = float(np.linalg.norm(goal[:3, 3] - self.pose[:3, 3]))
+        turn = float(geometry.rotation_angle(self.pose[:3, :3], goal[:3, :3]))
+        if step > self._limits.max_step:
+            return f"the commanded pose is {step:.3f} m away (limit {self._limits.max_step} m)"
+        if turn > self._limits.max_turn:
+            return f"the commanded pose is turned by {turn:.2f} rad (limit {self._limits.max_turn})"
+        self._from, self._goal, self._progress = self._reference, goal, 0.0
+        return ""
+
+    def advance(self) -> tuple[Array, str]:
+        """One cycle: the pose (4, 4) to send, and "" or why it stands still instead of following."""
+        if self._progress < 1.0:
+            self._progress = min(1.0, self._progress + self._period / (STEP_NS * 1e-9))
+            self._reference = geometry.interpolate(self._from, self._goal, self._progress)
+        limits, dt = self._limits, self._period
+        rotation = self.pose[:3, :3]
+        gap = self._reference[:3, 3] - self.pose[:3, 3]
+        twist = rotation @ geometry.rotation_log(rotation.T @ self._reference[:3, :3])
+        if not (gap.any() or self._velocity.any() or self._spin.any()) and (
+            np.linalg.norm(twist) < 1e-9
+        ):
+            return self.pose, ""
+        velocity = _follow(gap, self._velocity, limits.max_speed, limits.max_acceleration, dt)
+        spin = _follow(
+            twist, self._spin, limits.max_angular_speed, limits.max_angular_acceleration, dt
+        )
+        pose = geometry.make_pose(
+            geometry.rotation_exp(spin * dt) @ rotation, self.pose[:3, 3] + velocity * dt
+        )
+        joints = ur_kinematics.nearest(
+            self._model, pose @ self._flange_from_tcp, self.joints, limits.reach_margin
+        )
+        problem = ""
+        if joints is None:
+            problem = "the commanded pose is out of the arm's reach"
+        elif np.abs(joints - self.joints).max() > limits.max_joint_speed * dt:
+            joint = int(np.argmax(np.abs(joints - self.joints)))
+            problem = (
+                f"joint {joint + 1} would exceed {limits.max_joint_speed} rad/s (singular pose)"
+            )
+        if problem or joints is None:
+            self.hold()
+            return self.pose, problem
+        self.pose, self.joints, self._velocity, self._spin = pose, joints, velocity, spin
+        return pose, ""
+
+
+def _follow(gap: Array, velocity: Array, top: float, acceleration: float, dt: float) -> Array:
+    """Next velocity (3,): towards ``gap``, within the limits, slow enough to brake on the target."""
+    distance = float(np.linalg.norm(gap))
+    if distance < 1e-9 and float(np.linalg.norm(velocity)) <= acceleration * dt:
+        return np.zeros(3)
+    # Discrete braking: from this speed, shedding a*dt per cycle, the arm stops within `distance`.
+    brake = math.sqrt((0.5 * acceleration * dt) ** 2 + 2 * acceleration * distance)
+    speed = min(top, distance / dt, brake - 0.5 * acceleration * dt)
+    wanted = gap * (speed / distance) if distance > 0 else np.zeros(3)
+    change = wanted - velocity
+    size = float(np.linalg.norm(change))
+    if size > acceleration * dt:
+        change = change * (acceleration * dt / size)
+    result: Array = velocity + change
+    return result
