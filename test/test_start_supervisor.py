@@ -185,10 +185,9 @@ def test_refused_before_anything_starts(specs, message, log):
 
 
 def runner(tmp_path):
-    log = (tmp_path / "runner.log").open("w")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "graph_nodes.runner"], stdout=log, stderr=subprocess.STDOUT
-    )
+    with (tmp_path / "runner.log").open("w") as log:
+        command = [sys.executable, "-m", "graph_nodes.runner"]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     return process, Lines(tmp_path / "runner.log")
 
 

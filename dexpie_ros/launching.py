@@ -1,0 +1,49 @@
+"""The graph for `ros2 launch`: launch_ros actions from the same description as `dexpie launch`.
+
+Imported only by launch files; `launch` belongs to a ROS 2 installation and is not on PyPI.
+"""
+
+from __future__ import annotations
+
+from launch import LaunchContext, LaunchDescription  # type: ignore[attr-defined]
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from dexpie_ros.graph import PACKAGE, STACKS, NodeSpec, stack
+
+
+def launch_description(name: str) -> LaunchDescription:
+    """Stack ``name`` with its arguments; they are checked when the launch starts."""
+    arguments = STACKS[name]
+
+    def actions(context: LaunchContext) -> list[Node]:
+        values = {key: LaunchConfiguration(key).perform(context) for key in arguments}
+        return [node_action(spec) for spec in stack(name, **values)]
+
+    declared = [
+        DeclareLaunchArgument(key, default_value=_text(argument.default), description=argument.help)
+        for key, argument in arguments.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=actions)])
+
+
+def node_action(spec: NodeSpec) -> Node:
+    """One process of the graph as launch_ros starts it."""
+    return Node(
+        package=PACKAGE,
+        executable=spec.executable,
+        name=spec.name,
+        namespace=spec.namespace,
+        parameters=[spec.parameters, *spec.parameter_files],
+        remappings=list(spec.remaps.items()),
+        additional_env={"PYTHONUNBUFFERED": "1", **spec.env},
+        respawn=spec.respawn,
+        respawn_delay=spec.respawn_delay,
+        on_exit=[Shutdown(reason=f"{spec.name} is required")] if spec.required else None,
+        output="screen",
+    )
+
+
+def _text(value: bool | int | float | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,159 @@
+"""The description of the stacks: arguments, errors, and that nodes know what they are given."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import pytest
+
+from dexpie_ros.config import ConfigError
+from dexpie_ros.graph import NODES, STACKS, NodeSpec, parse_arguments, stack
+
+NODE_FOLDER = Path(__file__).parent.parent / "dexpie_ros/nodes"
+
+
+def kinds(specs):
+    return [spec.kind for spec in specs]
+
+
+def by_name(specs):
+    return {spec.name: spec for spec in specs}
+
+
+def test_simulated_collection():
+    specs = stack("collect")
+    assert kinds(specs) == [
+        "simulated_cell",
+        "simulated_operator",
+        "teleop",
+        "intervention_arbiter",
+        "session",
+        "recorder",
+    ]
+    assert all(s.parameters["use_sim_time"] for s in specs if s.kind != "simulated_cell")
+    assert all(spec.required for spec in specs)
+    assert by_name(specs)["intervention_arbiter"].parameters["wait_for_policy"] is False
+
+
+def test_deployment_in_simulation_waits_for_the_policy(tmp_path):
+    specs = by_name(stack("deploy", policy=tmp_path, mode="sync"))
+    assert specs["policy_server"].parameters["policy"] == str(tmp_path)
+    assert specs["policy_server"].parameters["inference.mode"] == "sync"
+    assert specs["intervention_arbiter"].parameters["wait_for_policy"] is True
+    assert specs["session"].parameters["policy"] is True
+
+
+def test_robot_has_two_cameras_and_no_lockstep(tmp_path):
+    specs = stack("deploy", sim=False, hardware="emulated", policy=str(tmp_path))
+    named = by_name(specs)
+    assert len(named) == len(specs)
+    assert [named[n].parameters["camera"] for n in ("camera_front", "camera_wrist")] == [
+        "front",
+        "wrist",
+    ]
+    assert not {"simulated_cell", "simulated_operator"} & set(kinds(specs))
+    assert not any(spec.parameters.get("lockstep") for spec in specs)
+    assert not any(spec.parameters["use_sim_time"] for spec in specs)
+    # without a camera or a policy the arm holds; without the arm, the arbiter or the bag all ends
+    assert {s.kind for s in specs if s.respawn} == {
+        "camera_driver", "tracker_driver", "glove_driver", "policy_server",
+    }  # fmt: skip
+    assert {"arm_driver", "hand_driver", "intervention_arbiter", "recorder"} <= {
+        s.kind for s in specs if s.required
+    }
+
+
+@pytest.mark.parametrize("images", ["jpeg", "raw", "none"])
+def test_images(images):
+    specs = by_name(stack("collect", images=images))
+    assert specs["simulated_cell"].parameters["images"] is (images != "none")
+    assert specs["recorder"].parameters["images"] == images
+
+
+def test_strings_of_the_command_line_mean_the_same_as_values():
+    words = ["sim:=True", "rtf:=0", "seed:=3", "record:=false", "lockstep:=0"]
+    values = {"sim": True, "rtf": 0.0, "seed": 3, "record": False, "lockstep": False}
+    assert stack("collect", **parse_arguments(words)) == stack("collect", **values)
+
+
+def test_parameter_file_goes_to_every_node(tmp_path):
+    file = tmp_path / "cell.yaml"
+    file.touch()
+    for spec in stack("collect", parameters=str(file)):
+        own, more = [a for a, b in zip(spec.ros_arguments("own")[1:], spec.ros_arguments("own"), strict=False) if b == "--params-file"]  # fmt: skip
+        assert (own, more) == ("own", str(file))
+
+
+def test_command_line_of_a_node():
+    spec = NodeSpec("x", name="n", namespace="/a/b", remaps={"in": "/out"}, parameters={"p": 1})
+    assert spec.ros_arguments("f.yaml") == [
+        "--ros-args", "-r", "__node:=n", "-r", "__ns:=/a/b", "--params-file", "f.yaml",
+        "-r", "in:=/out",
+    ]  # fmt: skip
+    assert spec.parameter_yaml() == {"/a/b/n": {"ros__parameters": {"p": 1}}}
+    assert (spec.executable, spec.module) == ("dexpie-x", "dexpie_ros.nodes.x")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("colect", {}, "unknown stack: colect; did you mean collect? known: collect, deploy"),
+        ("collect", {"tsk": "a"}, "unknown argument of stack collect: tsk; did you mean task?"),
+        ("collect", {"images": "png"}, "images:=png: known values: jpeg, raw, none"),
+        ("collect", {"rtf": "fast"}, "rtf:=fast: expected a number"),
+        ("collect", {"seed": "1.5"}, "seed:=1.5: expected a whole number"),
+        ("collect", {"sim": "yes"}, "sim:=yes: expected true or false"),
+        ("collect", {"hardware": "fake"}, "hardware:=fake: known values: real, emulated"),
+        ("deploy", {}, "needs a trained policy: policy:=<directory>"),
+        ("deploy", {"policy": "/no/such"}, "policy:=/no/such: no such file or directory"),
+        ("collect", {"parameters": "/no.yaml"}, "parameters:=/no.yaml: no such file"),
+    ],
+)
+def test_errors_name_what_is_known(name, arguments, message):
+    with pytest.raises(ConfigError) as caught:
+        stack(name, **arguments)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["sim=true", "sim", ":=true", ""])
+def test_malformed_words(word):
+    with pytest.raises(ConfigError, match="expected name:=value"):
+        parse_arguments([word])
+
+
+def present_kinds():
+    return [kind for kind in NODES if (NODE_FOLDER / f"{kind}.py").exists()]
+
+
+@pytest.mark.parametrize("kind", present_kinds())
+def test_nodes_declare_every_parameter_that_stacks_give_them(kind, tmp_path):
+    pytest.importorskip("rclpy")
+    module = importlib.import_module(f"dexpie_ros.nodes.{kind}")
+    configs = [
+        value
+        for name, value in vars(module).items()
+        if dataclasses.is_dataclass(value) and name.endswith("Parameters")
+    ]
+    assert len(configs) == 1, f"nodes/{kind}.py: expected one class ...Parameters"
+    everything = [
+        spec
+        for name in STACKS
+        for sim in (True, False)
+        for spec in stack(name, sim=sim, policy=str(tmp_path))
+        if spec.kind == kind
+    ]
+    for spec in everything:
+        for key, value in spec.parameters.items():
+            if key != "use_sim_time":
+                check_declared(configs[0], key, value)
+
+
+def check_declared(config, key, value):
+    *groups, leaf = key.split(".")
+    for group in groups:
+        config = config.__pydantic_fields__[group].annotation
+    fields = config.__pydantic_fields__
+    assert leaf in fields, f"{config.__name__} has no {key}; it has {', '.join(fields)}"
+    changed = {leaf: value}
+    required = {n: value for n, f in fields.items() if f.is_required()}
+    assert getattr(config(**{**required, **changed}), leaf) == value
