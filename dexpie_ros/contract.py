@@ -138,7 +138,9 @@ def markdown_table() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for t in TOPICS:
-        rates = " / ".join("on change" if r == 0 else f"{r:g}" for r in (t.rate_hz, t.simulated_rate_hz))
+        rates = " / ".join(
+            "on change" if r == 0 else f"{r:g}" for r in (t.rate_hz, t.simulated_rate_hz)
+        )
         if t.rate_hz == t.simulated_rate_hz:
             rates = rates.split(" / ")[0]
         lines.append(

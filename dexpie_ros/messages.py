@@ -69,7 +69,9 @@ class Messages:
 
     def pose_stamped(self, time_ns: int, frame: str, pose: Pose) -> Any:
         return self._make(
-            "geometry_msgs/msg/PoseStamped", header=self.header(time_ns, frame), pose=self.pose(pose)
+            "geometry_msgs/msg/PoseStamped",
+            header=self.header(time_ns, frame),
+            pose=self.pose(pose),
         )
 
     def joint_state(
@@ -253,6 +255,25 @@ class Messages:
 
     def text(self, value: str) -> Any:
         return self._make("std_msgs/msg/String", data=value)
+
+    def diagnostics(
+        self, time_ns: int, name: str, level: int, message: str, values: Mapping[str, object]
+    ) -> Any:
+        """One node's DiagnosticArray; ``level`` 0 ok, 1 warning, 2 error."""
+        status = self._make(
+            "diagnostic_msgs/msg/DiagnosticStatus",
+            level=bytes([level]) if self.world == "ros" else level,
+            name=name,
+            message=message,
+            hardware_id="",
+            values=[
+                self._make("diagnostic_msgs/msg/KeyValue", key=key, value=str(value))
+                for key, value in values.items()
+            ],
+        )
+        return self._make(
+            "diagnostic_msgs/msg/DiagnosticArray", header=self.header(time_ns), status=[status]
+        )
 
     # -- simulation and session ----------------------------------------------------------------
     def simulation_state(

@@ -65,14 +65,18 @@ def refuse_unknown_parameters(node: Node, prefix: str = "") -> None:
         raise ConfigError(f"node {node.get_name()}: unknown parameter {name}; {hint}")
 
 
-def _declare(node: Node, cls: Any, prefix: str) -> dict[str, Any]:
+def _declare(node: Node, cls: Any, prefix: str, outer: Any = None) -> dict[str, Any]:
+    """``outer``: the default instance of ``cls`` in the config around it, whose values win."""
     values: dict[str, Any] = {}
     for name, field in cls.__pydantic_fields__.items():
         key = prefix + name
-        if dataclasses.is_dataclass(field.annotation):
-            values[name] = _declare(node, field.annotation, f"{key}.")
-            continue
         default = field.get_default(call_default_factory=True)
+        if outer is not None:
+            default = getattr(outer, name)
+        if dataclasses.is_dataclass(field.annotation):
+            inner = None if default is PydanticUndefined else default
+            values[name] = _declare(node, field.annotation, f"{key}.", inner)
+            continue
         plain = None
         if default is not PydanticUndefined:
             plain = TypeAdapter(field.annotation).dump_python(default, mode="json")

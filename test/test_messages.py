@@ -61,6 +61,7 @@ def samples(world: messages.Messages) -> list:
         world.pose_stamped(8, "base", pose),
         world.clock(9),
         world.text("{}"),
+        world.diagnostics(9, "arm_driver", 2, "no data", {"age_s": 0.3}),
         world.policy_status(
             9, policy_id="p", inferred=True, prefix_length=4, inferences=3, skipped=1,
             latency_s=(0.01, 0.02, 0.03),

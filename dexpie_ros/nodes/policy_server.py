@@ -1,0 +1,214 @@
+"""Observations in, action chunks out: runs the actor asynchronously beside the control loop.
+
+Every /control/step carries what will be executed next, so the prefix of an inference is the truth
+and not this node's memory of it. On a robot the inference runs in its own thread and a step that
+asks meanwhile is counted; in lockstep it runs at once and every step is answered on /policy/status.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from dexpie_ros.config import ConfigError, config
+from dexpie_ros.control.types import STEP_NS, ControlStep, Mode, Observation
+from dexpie_ros.messages import (
+    read_control_step,
+    read_image,
+    read_objects,
+    read_robot_state,
+    stamp_ns,
+)
+from dexpie_ros.nodes.base import OK, WARN, ContractNode
+from dexpie_ros.nodes.observations import ObservationBuffer
+from dexpie_ros.policy.asynchronous import AsyncConfig, AsyncPolicy
+from dexpie_ros.policy.policy import Policy
+from dexpie_ros.runtime import declare_config, run_node
+
+
+@config
+class PolicyServerParameters:
+    """Parameters of the node."""
+
+    policy: str = ""
+    """Directory of a trained policy."""
+    device: str = "cpu"
+    lockstep: bool = False
+    inference_delay_steps: int = 2
+    """In lockstep: control steps that an inference takes in simulation time."""
+    beta: float = -1.0
+    """Guidance; negative: as the policy was saved."""
+    inference: AsyncConfig = AsyncConfig()
+
+
+class PolicyServer(ContractNode):
+    """Thin shell around `policy.AsyncPolicy`."""
+
+    def __init__(self) -> None:
+        super().__init__("policy_server")
+        self.parameters = p = declare_config(self, PolicyServerParameters)
+        if not p.policy:
+            raise ConfigError("policy_server: parameter policy is empty; set policy:=DIRECTORY")
+        self._policies: dict[str, Policy] = {}
+        self._policy = self._load(p.policy)
+        self._async = self._start_inference()
+        self._skipped = 0
+        self._running = self._begun = False
+        self._episode = ""
+        spec = self._policy.config.observation
+        self._buffer = ObservationBuffer(needs_objects=bool(spec.object_names), cameras=spec.images)
+        self._chunk_publisher = self.publisher("/policy/chunk")
+        self._status_publisher = self.publisher("/policy/status")
+        self.subscribe("/arm/joint_states", lambda m: self._measured("arm", m))
+        self.subscribe("/hand/joint_states", lambda m: self._measured("hand", m))
+        self.subscribe("/arm/tcp_pose", lambda m: self._measured("tcp", m))
+        if spec.object_names:
+            self.subscribe("/simulation/state", self._on_objects)
+        for camera in spec.images:
+            topic = f"/camera/{camera}/color/image_raw"
+            self.subscribe(topic, lambda m, c=camera: self._on_image(c, m))
+        self.subscribe("/control/step", self._on_step)
+        self.serve("/policy/start_episode", self._serve_start)
+        self.report_diagnostics(self._diagnose)
+        self._steps: queue.SimpleQueue[ControlStep | None] = queue.SimpleQueue()
+        self._pending: ControlStep | None = None
+        self._worker = threading.Thread(target=self._work, name="inference")
+        self._worker.start()
+
+    def destroy_node(self) -> None:
+        self._steps.put(None)
+        self._worker.join(timeout=5)
+        super().destroy_node()
+
+    def _load(self, directory: str) -> Policy:
+        """A policy by its directory, or by the name of one beside the node's own."""
+        path = Path(directory)
+        if not path.is_dir():
+            path = Path(self.parameters.policy).parent / directory
+        if str(path) not in self._policies:
+            policy = Policy.load(path, self.parameters.device)
+            self.get_logger().info(f"loaded policy {path.name} ({policy.policy_id})")
+            self._policies[str(path)] = policy
+        return self._policies[str(path)]
+
+    def _start_inference(self) -> AsyncPolicy:
+        settings = self._policy.config.inference
+        if self.parameters.beta >= 0:
+            settings = dataclasses.replace(settings, beta=self.parameters.beta)
+        return AsyncPolicy(self._policy, self.parameters.inference, settings)
+
+    # -- inputs ----------------------------------------------------------------------------------
+    def _measured(self, stream: str, message: Any) -> None:
+        self._buffer.measured(stream, stamp_ns(message.header.stamp), message)
+        self._answer_pending()
+
+    def _on_objects(self, message: Any) -> None:
+        self._buffer.objects(stamp_ns(message.header.stamp), read_objects(message))
+        self._answer_pending()
+
+    def _on_image(self, camera: str, message: Any) -> None:
+        self._buffer.image(camera, stamp_ns(message.header.stamp), read_image(message).copy())
+        self._answer_pending()
+
+    def _on_step(self, message: Any) -> None:
+        if not self._running:
+            return
+        step = read_control_step(message)
+        if not self._begun and step.mode is Mode.HOLD:
+            return  # of the time before the episode
+        self._begun = True
+        if self.parameters.lockstep:
+            self._pending = step
+            self._answer_pending()
+        elif self._steps.empty():
+            self._steps.put(step)
+        else:
+            self._skipped += 1
+
+    def _serve_start(self, request: Any, response: Any) -> Any:
+        """A new episode: another policy where the request names its directory, and its seed."""
+        try:
+            if request.policy_id:
+                self._policy = self._load(request.policy_id)
+            self._async = self._start_inference()
+        except (OSError, ValueError) as error:
+            response.success, response.message = False, str(error)
+            return response
+        self._async.reset(int(request.seed))
+        if (
+            not self.parameters.lockstep
+        ):  # in lockstep stamps decide, and the scene is already there
+            self._buffer.clear()
+        self._skipped, self._running, self._begun, self._pending = 0, True, False, None
+        self._episode = request.episode_id
+        response.success, response.episode_id = True, request.episode_id
+        return response
+
+    # -- inference -------------------------------------------------------------------------------
+    def _answer_pending(self) -> None:
+        """Lockstep: answer the step once the whole observation of its time is here."""
+        step = self._pending
+        if step is None:
+            return
+        observation = self._buffer.at(step.time_ns, read_robot_state)
+        if observation is not None:
+            self._pending = None
+            self._answer(step, observation)
+
+    def _work(self) -> None:
+        """Robot: infer in this thread from the newest observation not younger than the step."""
+        while (step := self._steps.get()) is not None:
+            observation = self._buffer.newest(read_robot_state)
+            if observation is not None:
+                self._answer(step, observation)
+
+    def _answer(self, step: ControlStep, observation: Observation) -> None:
+        chunk = self._async.step(step, observation)
+        if chunk is not None:
+            delay_ns = self.parameters.inference_delay_steps * STEP_NS
+            done_ns = step.time_ns + delay_ns if self.parameters.lockstep else self.now_ns()
+            chunk = self._async.arrived(chunk, done_ns)
+        if chunk is not None:
+            self._chunk_publisher.publish(self.messages.action_chunk(chunk, self._episode))
+        if chunk is not None or self.parameters.lockstep:
+            statistics = self._async.statistics()
+            self._status_publisher.publish(
+                self.messages.policy_status(
+                    step.time_ns,
+                    policy_id=self._policy.policy_id,
+                    inferred=chunk is not None,
+                    prefix_length=chunk.prefix_length if chunk is not None else 0,
+                    inferences=statistics.inferences,
+                    skipped=self._skipped,
+                    latency_s=(
+                        statistics.p50_ms / 1e3,
+                        statistics.p95_ms / 1e3,
+                        statistics.p99_ms / 1e3,
+                    ),
+                )
+            )
+
+    def _diagnose(self) -> tuple[int, str, dict[str, object]]:
+        statistics = self._async.statistics()
+        values = {
+            "policy": self._policy.policy_id,
+            "inferences": statistics.inferences,
+            "skipped": self._skipped,
+            "latency_p99_ms": f"{statistics.p99_ms:.1f}",
+        }
+        missing = self._buffer.missing()
+        if self._running and missing:
+            return WARN, f"no observation: waiting for {missing}", values
+        return OK, "ready", values
+
+
+def main() -> int:
+    return run_node(PolicyServer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""A program's hands on a running graph: start an episode, wait for its end, look at topics."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+from dexpie_ros.nodes.base import ContractNode, interface
+from dexpie_ros.runtime import prepare_process
+
+IDLE = 0
+
+
+class GraphError(RuntimeError):
+    """The running graph refused something or does not answer; the message says what to look at."""
+
+
+class SessionClient:
+    """Talks to the session node of a running graph; one per process, as a context manager."""
+
+    def __init__(
+        self, name: str = "session_client", watch: Callable[[], None] = lambda: None
+    ) -> None:
+        """``watch`` is called while waiting; it raises if waiting has become pointless."""
+        self._watch = watch
+        prepare_process()
+        rclpy.init()
+        self.node = ContractNode(name)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._start = self.node.client("/session/start_episode")
+        self._end = self.node.client("/session/end_episode")
+        self._state: Any = None
+        self.step: Any = None
+        """The newest /control/step message."""
+        self.steps_seen = 0
+        self.node.subscribe("/session/state", self._on_state)
+        self.node.subscribe("/control/step", self._on_step)
+
+    def __enter__(self) -> SessionClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def _on_state(self, message: Any) -> None:
+        self._state = message
+
+    def _on_step(self, message: Any) -> None:
+        self.step = message
+        self.steps_seen += 1
+
+    def spin_for(self, seconds: float) -> None:
+        """Serve callbacks for this long (wall time)."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def _spin_once(self) -> None:
+        self._executor.spin_once(timeout_sec=0.1)
+        self._watch()
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Until the session is there and idle and the arbiter makes control steps."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            self._spin_once()
+            idle = self._state is not None and self._state.phase == IDLE
+            if idle and self.step is not None and self._start.service_is_ready():
+                return
+        if self._state is None:
+            raise GraphError(f"no /session/state within {timeout_s:g} s: is the session node up?")
+        raise GraphError(
+            f"no /control/step within {timeout_s:g} s: see the log of intervention_arbiter and of "
+            "what it waits for (arm, hand, teleop)"
+        )
+
+    def start(
+        self,
+        kind: str,
+        *,
+        seed: int = -1,
+        stage: str = "",
+        policy_id: str = "",
+        pair_id: str = "",
+        episode_id: str = "",
+        directory: str = "",
+        note: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Begin an episode; returns its id. GraphError says why it could not."""
+        request = interface("dexpie_msgs/srv/StartEpisode").Request(
+            kind=kind, seed=seed, stage=stage, policy_id=policy_id, pair_id=pair_id,
+            episode_id=episode_id, directory=directory,
+            note_json=json.dumps(dict(note)) if note else "",
+        )  # fmt: skip
+        answer = self._ask(self._start, request)
+        return str(answer.episode_id)
+
+    def end(self, outcome: str, cause: str = "", discard: bool = False) -> str:
+        """End the running episode; returns the directory of its bag."""
+        request = interface("dexpie_msgs/srv/EndEpisode").Request(
+            outcome=outcome, cause=cause, discard=discard
+        )
+        return str(self._ask(self._end, request).directory)
+
+    def wait_end(self, timeout_s: float = 120.0) -> None:
+        """Until somebody (the operator) has ended the episode and its bag is closed."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            self._spin_once()
+            if self._state is not None and self._state.phase == IDLE:
+                return
+        raise GraphError(
+            f"the episode was not ended within {timeout_s:g} s: see the operator's log"
+        )
+
+    def _ask(self, client: Any, request: Any, timeout_s: float = 60.0) -> Any:
+        if not client.wait_for_service(timeout_sec=10.0):
+            raise GraphError(f"{client.srv_name} is not there: is the session node up?")
+        future = client.call_async(request)
+        end = time.monotonic() + timeout_s
+        while not future.done() and time.monotonic() < end:
+            self._spin_once()
+        if not future.done():
+            raise GraphError(f"{client.srv_name} did not answer within {timeout_s:g} s")
+        answer = future.result()
+        if not answer.success:
+            raise GraphError(f"{client.srv_name}: {answer.message}")
+        # The state that belongs to the answer may arrive after it.
+        if client is self._start:
+            while self._state is None or self._state.phase == IDLE:
+                self._spin_once()
+                if time.monotonic() > end:
+                    raise GraphError("/session/state did not follow the start of the episode")
+        return answer
