@@ -93,9 +93,8 @@ class AsyncPolicy:
             self.reset(episode_seed, step.time_ns)
         if self._start is None:
             self._start = step.time_ns
-        entered = step.mode != self._mode
-        self._mode = step.mode
-        if not self._wants(step, entered):
+        before, self._mode = self._mode, step.mode
+        if not self._wants(step, before):
             return None
         prefix: tuple[Command, ...] = ()
         if self.config.mode == "async" and step.mode != Mode.HUMAN:
@@ -141,27 +140,37 @@ class AsyncPolicy:
         seconds = float(np.percentile(np.array(self._latencies), percentile))
         return int(np.ceil(seconds * 1e9 / STEP_NS))
 
-    def _wants(self, step: ControlStep, entered: bool) -> bool:
-        if step.mode not in (Mode.POLICY, Mode.ALIGNING, Mode.HANDING_BACK, Mode.HUMAN):
-            self._asked_ns = None
-            return False
+    def _wants(self, step: ControlStep, before: Mode) -> bool:
+        """Whether this tick starts an inference; ``before`` is the mode of the last tick."""
+        entered = step.mode != before
         if step.mode == Mode.HUMAN:
             # The human drives: a fresh proposal now and then, for the record.
             since = self.config.execution_horizon * STEP_NS
             return entered or self._last_ns is None or step.time_ns - self._last_ns >= since
-        if step.mode == Mode.HANDING_BACK and entered:
-            return True
-        if self._asked_ns is not None:
-            if step.chunk_time_ns >= self._asked_ns:
-                self._asked_ns = None
-            elif step.time_ns - self._asked_ns < self.policy.horizon * STEP_NS:
-                return False
-            else:
-                self._lost += 1
-                self._asked_ns = None
+        if step.mode not in (Mode.POLICY, Mode.HANDING_BACK):
+            return False
+        if entered and before != Mode.HANDING_BACK:
+            # The arbiter waits for a chunk planned from here: whatever was under way is void.
+            self._asked_ns = None
+            if step.mode == Mode.HANDING_BACK:
+                return True
+        if self._under_way(step):
+            return False
         if self.config.mode == "sync":
             return step.remaining == 0
         return step.remaining <= self.policy.horizon - self.config.execution_horizon
+
+    def _under_way(self, step: ControlStep) -> bool:
+        """Whether a chunk that was asked for has neither been adopted nor become useless."""
+        if self._asked_ns is None:
+            return False
+        adopted = step.chunk_time_ns >= self._asked_ns
+        useless = step.time_ns - self._asked_ns >= self.policy.horizon * STEP_NS
+        if adopted or useless:
+            self._lost += not adopted
+            self._asked_ns = None
+            return False
+        return True
 
     def _infer(self, observation: Observation, time_ns: int, prefix: tuple[Command, ...]) -> Chunk:
         began = time.perf_counter()
