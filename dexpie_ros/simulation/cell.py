@@ -239,7 +239,7 @@ class Cell:
         """Let the task's skill work from the present state until ``stage``; False if it failed."""
         state = self.state
         self._events = ()
-        expert = Expert(self.task, StyleConfig(), seed, state)
+        expert = Expert(self.task, StyleConfig(), seed, state, self.command)
         for _ in range(_STAGE_TICKS):
             if expert.skill.reached(stage):
                 return True

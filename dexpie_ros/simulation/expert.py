@@ -1,20 +1,19 @@
-"""A skill driving the cell directly: for starts at later stages, and to measure the skill alone.
+"""A skill driving the robot directly: for starts at later stages, and to measure the skill alone.
 
 No tracker, glove or person in between; whoever wants those uses :mod:`.operator`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dexpie_ros.control.types import Command
-from dexpie_ros.simulation.cell import Cell, CellState
 from dexpie_ros.simulation.kinematics import matrix_of, pose_of, rotation_matrix
 from dexpie_ros.simulation.robot_model import HAND_RANGE
 from dexpie_ros.simulation.skills import make_skill
 from dexpie_ros.simulation.skills.base import Mover, StyleConfig, View
+from dexpie_ros.simulation.state import CellState
+from dexpie_ros.simulation.tasks.base import Task
 
 HAND_STEP = 0.08 / HAND_RANGE
 """(6,) largest change of each opening in one control step that a person makes (2 rad/s)."""
@@ -23,12 +22,14 @@ HAND_STEP = 0.08 / HAND_RANGE
 class Expert:
     """Commands from a skill that knows the state exactly."""
 
-    def __init__(self, cell: Cell, style: StyleConfig, seed: int):
-        state = cell.state
-        self.skill = make_skill(cell.task, style, np.random.default_rng([seed, 7]))
+    def __init__(
+        self, task: Task, style: StyleConfig, seed: int, state: CellState, held: Command
+    ) -> None:
+        """``held``: the command that the robot is holding, where the motion goes on from."""
+        self.skill = make_skill(task, style, np.random.default_rng([seed, 7]))
         self._mover = Mover(self.skill.speed)
-        self._tcp = matrix_of(state.robot.tcp)
-        self._hand = state.robot.hand.copy()
+        self._tcp = matrix_of(held.tcp)
+        self._hand = held.hand.copy()
         self.skill.begin(self._view(state))
 
     def command(self, state: CellState) -> Command:
@@ -44,20 +45,3 @@ class Expert:
         objects = {name: matrix_of(pose) for name, pose in state.objects.items()}
         seen = matrix_of(state.robot.tcp)
         return View(self._tcp, seen, self._hand, state.robot.hand, objects, state.contact)
-
-
-def run_expert(
-    cell: Cell,
-    style: StyleConfig,
-    seed: int,
-    limit: int = 400,
-    until: Callable[[CellState, str], bool] = lambda state, phase: False,
-) -> CellState:
-    """Step from the present state until success, failure, ``until(state, phase)`` or ``limit``."""
-    expert = Expert(cell, style, seed)
-    state = cell.state
-    for _ in range(limit):
-        state = cell.step(expert.command(state))
-        if state.success or state.failure or until(state, expert.skill.phase):
-            break
-    return state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -81,6 +82,13 @@ class Skill(ABC):
         self._steps = 0
         self._pause = 0
         self._hold: Intent | None = None
+
+    stage_phase: ClassVar[dict[str, str]] = {}
+    """Phase whose beginning is a stage of the task."""
+
+    def reached(self, stage: str) -> bool:
+        """Whether the work has just come to where ``stage`` begins."""
+        return self.phase == self.stage_phase[stage]
 
     def begin(self, view: View) -> None:
         """Choose the phase that fits what is seen: at the start and after a takeover."""

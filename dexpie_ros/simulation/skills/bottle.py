@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from dexpie_ros.geometry import Array
@@ -18,6 +20,8 @@ _FLAT = np.array([1.0, 1.0, 0.0])
 
 class BottleSkill(Skill):
     """Approach from behind, close, lift, carry, set down, let go, back off; again if it failed."""
+
+    stage_phase: ClassVar = {"grasped": "lift", "above_platform": "lower"}
 
     def __init__(self, task: BottleTask, style: StyleConfig, rng: np.random.Generator):
         super().__init__(style, rng)
@@ -53,6 +57,10 @@ class BottleSkill(Skill):
             return "release"
         if view.contact and bottle[2, 3] > TABLE_Z + 0.02 and bottle[2, 2] > 0.8:
             return "carry"
+        held = view.contact and float(view.seen_hand[:4].mean()) < 0.6
+        if held and self._near(view) < 0.05 and bottle[2, 2] > 0.97:
+            self._anchor = view.seen_tcp.copy()
+            return "close"
         if view.contact or self._near(view) < 0.12:
             self._back_off(view)
             return "retreat"
