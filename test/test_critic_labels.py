@@ -141,6 +141,7 @@ def test_report_warns_of_a_critic_that_only_remembers(critic: Critic) -> None:
             **critic.metrics["held_out"],
             "return_sd": 0.2,
             "rmse": {"value": 0.21, "low": 0.2, "high": 0.22},
+            "explained_variance": {"value": -0.1, "low": -0.2, "high": 0.0},
         },
     }
     flat = [dataclasses.replace(item, meta={**item.meta, "q_low": 0.0001}) for item in labels]

@@ -22,7 +22,11 @@ from dexpie_ros.episodes.labels import Labels
 QUANTILES = (0.05, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95)
 SOURCES = ("demonstration", "policy, success", "policy, failure", "before takeover", "human")
 FLAT_SHARE = 0.05
-"""|q_low| below this share of what a window of idling costs means that labels tell nothing apart."""
+"""|q_low| below this share of what a window of idling costs is how a critic looks that remembers its
+episodes. Where most data make steady progress an honest critic looks the same, so the sign counts
+only where held-out error does not speak for the critic."""
+TRUSTED_VARIANCE = 0.3
+"""Held-out explained variance from which it does."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def _warnings(
             f"returns, {held_out['return_sd']:.3f}: the critic predicts no better than the mean. "
             "Labels from it carry nothing; collect more episodes or give it better features"
         )
-    if abs(q_low) < FLAT_SHARE * idle:
+    if abs(q_low) < FLAT_SHARE * idle and not _trusted(critic):
         out.append(
             f"q_low = {q_low:+.4f} is next to nothing against the {idle:.4f} that a window of "
             "idling costs: the critic fits each episode's own return and tells good steps from "
@@ -190,6 +194,14 @@ def _warnings(
         if e.auc.low <= 0.5
     ]
     return out
+
+
+def _trusted(critic: Critic) -> bool:
+    held_out = critic.metrics.get("held_out")
+    if held_out is None or not critic.settings.crossfit:
+        return False
+    explained = held_out["explained_variance"]["value"]
+    return explained is not None and explained >= TRUSTED_VARIANCE
 
 
 def _metric_lines(metrics: dict[str, Any]) -> list[str]:
