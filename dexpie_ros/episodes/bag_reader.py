@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,7 @@ class _Index:
     schemas: dict[int, mcap.Schema]
     channels: dict[int, mcap.Channel]
     chunk_offsets: tuple[int, ...]
+    start: int
 
 
 def find_bag(directory: str | Path) -> Path:
@@ -133,9 +135,20 @@ class BagReader:
         """Channels by topic."""
         return self._walked[3]
 
-    def view(self, offset: int, length: int) -> memoryview:
-        """Bytes of the file."""
-        return self._data[offset : offset + length]
+    def checksums(self) -> Iterator[bytes]:
+        """What tells this content from any other: checksums of all chunks and the index itself.
+
+        All bytes where the file has no index or a chunk has no checksum.
+        """
+        parts = []
+        for offset in self.index.chunk_offsets if self.index is not None else ():
+            crc = bytes(self._data[offset + mcap.CHUNK_CRC : offset + mcap.CHUNK_CRC + 4])
+            parts.append(crc)
+        if self.index is None or b"\0\0\0\0" in parts or not parts:
+            yield bytes(self._data)
+        else:
+            yield from parts
+            yield bytes(self._data[self.index.start :])
 
     # -- index ---------------------------------------------------------------------------------
     def _read_index(self) -> _Index:
@@ -170,7 +183,7 @@ class BagReader:
                 offsets.append(mcap.chunk_offset(content))
         if statistics is None:
             raise mcap.DamagedError("no statistics")
-        return _Index(statistics, schemas, channels, tuple(sorted(offsets)))
+        return _Index(statistics, schemas, channels, tuple(sorted(offsets)), start)
 
     def _record(self, position: int, data: memoryview | None = None) -> tuple[int, memoryview, int]:
         data = self._data if data is None else data

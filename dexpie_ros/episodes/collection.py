@@ -10,16 +10,9 @@ from pathlib import Path
 
 from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.annotations import apply, read_annotations
-from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
-from dexpie_ros.episodes.episode_file import (
-    FILE_NAME,
-    RECORD_NAME,
-    EpisodeFile,
-    from_record,
-    read_episode_file,
-)
-from dexpie_ros.episodes.reader import read_episode
+from dexpie_ros.episodes.episode_file import FILE_NAME, EpisodeFile, read_episode_file
+from dexpie_ros.episodes.reader import describe, read_episode
 
 
 @dataclass(frozen=True)
@@ -157,23 +150,12 @@ def _directories(root: Path) -> Iterator[Path]:
 
 def _entry(path: Path) -> Entry:
     try:
-        content = read_episode_file(path)
-        if content is None:
-            content = _from_bag(path)
+        content = read_episode_file(path) or describe(path)[0]
         info = apply(content.info, read_annotations(path).current)
         content = dataclasses.replace(content, info=info)
     except EpisodeError as error:
         return Entry(path, None, str(error))
     return Entry(path, content)
-
-
-def _from_bag(path: Path) -> EpisodeFile:
-    """Without episode.json: the description that lies in the bag."""
-    bag = BagReader(find_bag(path))
-    for name, record in reversed(bag.metadata):
-        if name == RECORD_NAME:
-            return from_record(record, str(bag.path))
-    raise EpisodeError(f"{path}: a bag of another program; `dexpie episodes import` takes it in")
 
 
 def _sort_key(entry: Entry) -> tuple[str, str]:

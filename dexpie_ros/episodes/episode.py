@@ -71,6 +71,10 @@ class ImageSequence(Protocol):
         """uint8 (height, width, 3) RGB shown at step ``index``."""
         ...
 
+    def shrunk(self, index: int, size: int = 224) -> NDArray[np.uint8]:
+        """The same, as networks see it: (size, size, 3)."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Episode:

@@ -26,6 +26,8 @@ MESSAGE_HEADER = struct.Struct("<HIQQ")
 _CHUNK_HEADER = struct.Struct("<QQQI")
 _FOOTER = struct.Struct("<QQI")
 _STATISTICS = struct.Struct("<QHIIIIQQ")
+CHUNK_CRC = RECORD.size + 24
+"""Where in a chunk record its checksum lies."""
 _CHUNK_INDEX = struct.Struct("<QQQQ")
 
 

@@ -1,0 +1,294 @@
+"""Bags -> memory-mapped arrays, once: what the trainers read.
+
+    <root>/<key>/entry.json               what it was made from, object names, events, problems
+                 arrays.safetensors       every array of the episode
+                 front.npy, wrist.npy     (T, 224, 224, 3) uint8, memory-mapped
+                 features/<id>/front.npy  (T, D) float32 of a frozen encoder, optional
+
+``key`` is the hash of the bag's content (through its chunk checksums), of the alignment settings
+and of this format, so nothing can be stale: a changed bag or setting has another key. Description
+and annotations are not in it; they are read when an episode is loaded, and re-annotating costs
+nothing. An entry appears by renaming a finished directory: two processes may build at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from dexpie_ros import config, geometry
+from dexpie_ros.episodes.align import AlignConfig
+from dexpie_ros.episodes.aligned import Aligned, align_bag
+from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.collection import Collection
+from dexpie_ros.episodes.episode import Episode, EpisodeError
+from dexpie_ros.episodes.images import IMAGE_SIZE, Image, RecordedImages, shrink
+from dexpie_ros.episodes.reader import assemble
+
+FORMAT = 1
+Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Progress = Callable[[int, int, str], None]
+
+
+@config.config
+class CacheConfig:
+    """What goes into the cache."""
+
+    align: AlignConfig = AlignConfig()
+    cameras: tuple[str, ...] = ("front", "wrist")
+    """Of these, those that were recorded; none for policies without images."""
+    image_size: int = IMAGE_SIZE
+    workers: int = 0
+    """Processes; 0: one per core."""
+
+
+@dataclass(frozen=True, eq=False)
+class CachedImages:
+    """Images of one camera at network size, memory-mapped: (T, size, size, 3)."""
+
+    pixels: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Image:
+        return self.pixels[index]
+
+    def shrunk(self, index: int, size: int = IMAGE_SIZE) -> Image:
+        """Row ``index``; the cache's own size costs nothing."""
+        return shrink(self.pixels[index], size)
+
+
+class Cache:
+    """The cache below ``root``, made when first needed."""
+
+    def __init__(self, root: str | Path, settings: CacheConfig | None = None) -> None:
+        self.root, self.settings = Path(root), settings or CacheConfig()
+
+    def key(self, directory: str | Path) -> str:
+        """Name of the entry for this bag under these settings; reads the index only."""
+        settings = config.to_dict(self.settings)
+        settings.pop("workers")
+        text = json.dumps([FORMAT, settings, geometry.ROT6D_CONVENTION, fingerprint(directory)])
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+    def build(self, paths: Iterable[str | Path], progress: Progress | None = None) -> list[Path]:
+        """Make the entries that are missing, in parallel; gives the entries' paths in order.
+
+        A bag that cannot be read is an EpisodeError, after all others have been built.
+        """
+        directories = [Path(path) for path in paths]
+        entries = [self.root / self.key(path) for path in directories]
+        todo = [(d, e) for d, e in dict(zip(directories, entries)).items() if not e.is_dir()]
+        cores = len(os.sched_getaffinity(0))
+        workers = max(1, min(self.settings.workers or cores, len(todo)))
+        threads = max(1, cores // workers)
+        errors: list[str] = []
+        with contextlib.ExitStack() as stack:
+            if workers == 1:
+                results = (_build(self.root, e, d, self.settings, threads) for d, e in todo)
+            else:
+                # spawn: a process with rclpy or torch threads must not be forked.
+                pool = stack.enter_context(
+                    ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+                )
+                pending = [
+                    pool.submit(_build, self.root, e, d, self.settings, threads) for d, e in todo
+                ]
+                results = (_result(job) for job in pending)
+            for done, error in enumerate(results, 1):
+                errors += [error] if error else []
+                if progress is not None:
+                    progress(done, len(todo), str(todo[done - 1][0]))
+        if errors:
+            raise EpisodeError("\n".join(errors))
+        return entries
+
+    def load(self, directory: str | Path) -> Episode:
+        """One episode from its entry, which is built if need be; images stay on disk."""
+        (entry,) = self.build([directory])
+        return _load(entry, Path(directory))
+
+    def episodes(
+        self, episodes: Collection | Iterable[str | Path], progress: Progress | None = None
+    ) -> list[Episode]:
+        """All of them, cached; of a Collection those that are usable."""
+        if isinstance(episodes, Collection):
+            paths = [entry.path for entry in episodes if entry.usable]
+        else:
+            paths = [Path(path) for path in episodes]
+        entries = self.build(paths, progress)
+        return [_load(entry, path) for entry, path in zip(entries, paths)]
+
+    def features(
+        self, episode: Episode, camera: str, encoder: str, encode: Encode, batch: int = 64
+    ) -> NDArray[np.float32]:
+        """(T, D) features of a frozen encoder, computed once.
+
+        ``encoder`` names it by content (a hash of its weights); ``encode`` maps images
+        (n, size, size, 3) to (n, D).
+        """
+        entry = self.root / self.key(episode.path)
+        path = entry / "features" / encoder / f"{camera}.npy"
+        if not path.is_file():
+            images = self.load(episode.path).images(camera)
+            size = self.settings.image_size
+            rows = [
+                np.asarray(
+                    encode(np.stack([images.shrunk(i, size) for i in range(a, min(a + batch, n))])),
+                    np.float32,
+                )
+                for n in (len(images),)
+                for a in range(0, n, batch)
+            ]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{camera}.{os.getpid()}.npy")
+            np.save(temporary, np.concatenate(rows), allow_pickle=False)
+            os.replace(temporary, path)
+        values: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if len(values) != len(episode):
+            raise EpisodeError(f"{path}: {len(values)} rows for {len(episode)} steps; delete it")
+        return values
+
+    def prune(self, episodes: Collection) -> int:
+        """Delete entries that none of ``episodes`` needs; gives their number."""
+        wanted = {self.key(entry.path) for entry in episodes if entry.content is not None}
+        unwanted = [
+            path for path in self.root.glob("*") if path.is_dir() and path.name not in wanted
+        ]
+        for path in unwanted:
+            shutil.rmtree(path)
+        return len(unwanted)
+
+
+def fingerprint(directory: str | Path) -> str:
+    """Hash of a bag's content: of its index and chunk checksums; of all bytes if it has none."""
+    bag = BagReader(find_bag(directory))
+    digest = hashlib.sha256(str(bag.size).encode())
+    for part in bag.checksums():
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _build(root: Path, entry: Path, directory: Path, settings: CacheConfig, threads: int) -> str:
+    """Make one entry; gives an error in words, or nothing."""
+    root.mkdir(parents=True, exist_ok=True)
+    with _one_builder(root / f".{entry.name}.lock"):
+        if entry.is_dir():
+            return ""
+        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{entry.name}."))
+        temporary.chmod(0o755)
+        try:
+            _write(temporary, directory, settings, threads)
+            os.rename(temporary, entry)
+        except EpisodeError as error:
+            return str(error)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return ""
+
+
+def _result(job: Future[str]) -> str:
+    try:
+        return job.result()
+    except BrokenProcessPool:
+        raise EpisodeError(
+            "a worker was killed while it built the cache (out of memory?); set fewer workers"
+        ) from None
+
+
+def _write(entry: Path, directory: Path, settings: CacheConfig, threads: int) -> None:
+    bag = BagReader(find_bag(directory))
+    aligned = align_bag(bag, settings.align)
+    if bag.indexed and bag.problems:
+        # Its key is that of the whole bag: cached, it would stand in for the restored one.
+        raise EpisodeError(f"{bag.problems[0]}; damaged since it was recorded, so not cached")
+    cameras = [name for name in settings.cameras if name in aligned.cameras]
+    with ThreadPoolExecutor(threads) as pool:
+        for name in cameras:
+            _write_images(entry / f"{name}.npy", aligned.cameras[name], settings.image_size, pool)
+    arrays = {name: np.ascontiguousarray(value) for name, value in aligned.arrays.items()}
+    (entry / "arrays.safetensors").write_bytes(save(arrays))
+    config.write_json(
+        entry / "entry.json",
+        {
+            "format": FORMAT,
+            "rot6d": geometry.ROT6D_CONVENTION,
+            "settings": config.to_dict(settings),
+            "object_names": aligned.object_names,
+            "events": aligned.events,
+            "cameras": cameras,
+            "partial": aligned.partial,
+            "problems": aligned.problems,
+        },
+    )
+
+
+def _write_images(path: Path, images: RecordedImages, size: int, pool: ThreadPoolExecutor) -> None:
+    shape = (len(images), size, size, 3)
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    rows = images.rows
+
+    def fill(index: int) -> None:
+        pixels[index] = images.shrunk(index, size)
+
+    # A picture that is in force for several steps is decoded once.
+    first = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+    list(pool.map(fill, first.tolist(), chunksize=8))
+    for index in np.setdiff1d(np.arange(len(rows)), first):
+        pixels[index] = pixels[index - 1]
+    pixels.flush()
+
+
+def _load(entry: Path, directory: Path) -> Episode:
+    try:
+        values = json.loads((entry / "entry.json").read_bytes())
+        arrays = load_file(entry / "arrays.safetensors")
+        cameras = {
+            name: CachedImages(np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            for name in values["cameras"]
+        }
+        aligned = Aligned(
+            arrays=arrays,
+            object_names=tuple(values["object_names"]),
+            events=tuple((int(t), str(text)) for t, text in values["events"]),
+            cameras={},
+            partial=bool(values["partial"]),
+            problems=tuple(values["problems"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise EpisodeError(f"{entry}: damaged ({error}); delete it, it is built anew") from None
+    return assemble(directory, aligned, cameras)
+
+
+@contextlib.contextmanager
+def _one_builder(lock: Path) -> Iterator[None]:
+    """The second process waits for the first and then finds the entry there."""
+    with open(lock, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Unlinking a lock that others may wait for can let two in at once; then one of them
+            # finds the entry there when it renames its own, and is content.
+            lock.unlink(missing_ok=True)
