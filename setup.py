@@ -19,7 +19,10 @@ REQUIRES = [
     "mujoco>=3.2,<5",  # the simulated cell
     "opencv-python-headless>=4.8,<6",  # JPEG, image resizing, ArUco
     "mcap>=1.1,<2",  # episodes: writing and repairing bags
+    "lz4>=4,<5",  # episodes: reading and repairing compressed chunks
+    "zstandard>=0.21,<1",  # the same
     "rosbags>=0.10.6,<0.12",  # episodes: message types without ROS, reading bags
+    "matplotlib>=3.7,<4",  # curves and bars of reports
     # actor and critic; the upper end is the newest that was tested. Where the index offers a
     # CPU-only wheel (2.13.0+cpu), pip prefers it.
     "torch>=2.4,<2.14",
