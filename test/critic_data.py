@@ -31,6 +31,10 @@ def reach(
     distance = generator.uniform(0.2, 0.4)
     goal = np.array([0.5, generator.uniform(-0.2, 0.2), 0.1])
     rows, idle = [], []
+
+    def note(name: str) -> str:
+        return json.dumps({"time_ns": 0, "note": f"in control, reach; label {name}"})
+
     left = distance
     while left > (0.0 if success else 0.05) and len(rows) < 200:
         paused = pause is not None and pause[0] <= len(rows) < pause[1]
@@ -54,10 +58,10 @@ def reach(
         source[human] = Source.HUMAN
     events: list[tuple[int, str]] = []
     if labelled:
-        events.append((int(time_ns[0]), json.dumps({"label": "ok"})))
+        events.append((int(time_ns[0]), note("ok")))
         if pause is not None:
-            events.append((int(time_ns[pause[0]]), json.dumps({"label": "pause"})))
-            events.append((int(time_ns[pause[1]]), json.dumps({"label": "ok"})))
+            events.append((int(time_ns[pause[0]]), note("pause")))
+            events.append((int(time_ns[pause[1]]), note("ok")))
     openings = np.clip(np.array(rows)[:, None] / 0.2, 0.0, 1.0) * np.ones(6)
     absent_tcp, absent_hand = np.full((steps, 4, 4), np.nan), np.full((steps, 6), np.nan)
     return Episode(

@@ -99,7 +99,14 @@ def test_event_labels_hold_until_the_next() -> None:
         set(names[:10]) == {"ok"} and set(names[10:34]) == {"pause"} and set(names[34:]) == {"ok"}
     )
     assert event_labels(reach(0)) is None
-    noisy = dataclasses.replace(reach(0), events=((1, "takeover"), (2, json.dumps({"a": 1}))))
+    ended = ((int(reach(0).time_ns[5]), '{"note": "label miss"}'),
+             (int(reach(0).time_ns[9]), '{"note": "lost control; label none"}'))  # fmt: skip
+    partly = event_labels(dataclasses.replace(reach(0), events=ended))
+    assert partly is not None
+    assert set(partly[:5]) == {""} and set(partly[5:9]) == {"miss"} and set(partly[9:]) == {""}
+    noisy = dataclasses.replace(
+        reach(0), events=((1, "takeover"), (2, json.dumps({"note": 1})), (3, "[]"))
+    )
     assert event_labels(noisy) is None
 
 

@@ -1,7 +1,8 @@
 """Ground truth of behaviour: event labels of control steps, stored by the simulator's operator.
 
-A session event whose text is a JSON object with the key ``label`` says what the operator does from
-its time on (``pause``, ``miss``, ``detour``, ``retreat``; ``ok`` or empty ends it). With them,
+While it drives, the simulated operator notes every change of what it is doing: an event whose text
+is JSON with a ``note`` that has a part ``label pause`` (``ok``, ``miss``, ``detour``, ``retreat``; or
+``label none``: it no longer drives, and steps are without a label from then on). With them,
 advantages have a test of their own that needs no rollout: can they tell a missed grasp from good
 progress?
 """
@@ -18,29 +19,36 @@ from numpy.typing import NDArray
 from dexpie_ros.critic.metrics import Estimate, auroc, episode_bootstrap
 from dexpie_ros.episodes.episode import Episode
 
-OK = "ok"
+OK, UNLABELLED = "ok", ""
 LOOKAHEAD = 24
 """Steps over which ``bad_ahead`` looks."""
 
 
 def event_labels(episode: Episode) -> NDArray[np.str_] | None:
-    """What happens at each step (T,), or None where the episode holds no label at all."""
+    """What happens at each step (T,), empty where nobody says; None without any label at all."""
     marks = [(time, name) for time, text in episode.events if (name := _name(text)) is not None]
     if not marks:
         return None
-    out = np.full(len(episode), OK, dtype="U32")
+    out = np.full(len(episode), UNLABELLED, dtype="U32")
     for time, name in sorted(marks, key=lambda mark: mark[0]):
-        out[np.searchsorted(episode.time_ns, time) :] = name or OK
+        out[np.searchsorted(episode.time_ns, time) :] = name
     return out
 
 
 def _name(text: str) -> str | None:
+    """The label that an event sets; None where it says nothing of labels."""
     try:
         content = json.loads(text)
     except ValueError:
         return None
-    name = content.get("label") if isinstance(content, dict) else None
-    return name if isinstance(name, str) else None
+    note = content.get("note") if isinstance(content, dict) else None
+    if not isinstance(note, str):
+        return None
+    for part in note.split(";"):
+        words = part.split()
+        if len(words) == 2 and words[0] == "label":
+            return UNLABELLED if words[1] == "none" else words[1]
+    return None
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,13 @@ def event_aucs(
     ]
     if not labelled:
         return ()
-    kinds = sorted({str(n) for names, _ in labelled for n in np.unique(names)} - {OK})
+    kinds = sorted({str(n) for names, _ in labelled for n in np.unique(names)} - {OK, UNLABELLED})
     out = [_auc(kind, [(names == OK, names == kind, a) for names, a in labelled]) for kind in kinds]
-    ahead = [(_share_ahead(names != OK), a) for names, a in labelled]
-    out.append(_auc("bad_ahead", [(s < 0.1, s > 0.5, a) for s, a in ahead]))
+    ahead = [
+        (_share_ahead(~np.isin(names, (OK, UNLABELLED))), names != UNLABELLED, a)
+        for names, a in labelled
+    ]
+    out.append(_auc("bad_ahead", [((s < 0.1) & on, (s > 0.5) & on, a) for s, on, a in ahead]))
     return tuple(out)
 
 
