@@ -60,7 +60,8 @@ sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))' |
     loads "$1" libOpenGL.so.0 || loads "$1" libGL.so.1 || echo libopengl0
     if ! loads "$1" libEGL_nvidia.so.0; then
       loads "$1" libEGL_mesa.so.0 || echo libegl-mesa0
-      ls /usr/lib/*/dri/*swrast* /usr/lib/*/libgallium* 2>/dev/null | grep -q . || echo libgl1-mesa-dri
+      [ -n "$(find /usr/lib /usr/lib64 -maxdepth 3 \( -name '*swrast_dri.so' -o -name 'libgallium*' \) \
+        2>/dev/null)" ] || echo libgl1-mesa-dri
     fi
   fi
 }
