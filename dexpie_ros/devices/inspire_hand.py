@@ -1,0 +1,292 @@
+"""An Inspire RH56 hand: openings in, openings, forces, currents, faults and temperatures out.
+
+One thread owns the line. Each cycle writes the newest command if it differs from what the hand has,
+reads angles and forces, and twice a second currents, errors, status and temperatures. The hand
+itself keeps its last set-point, so silence from here makes it hold.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dexpie_ros import config
+from dexpie_ros.control.types import HAND_JOINTS
+from dexpie_ros.devices import inspire_registers as reg
+from dexpie_ros.devices.device import Backoff, DeviceError, Level, Worker
+from dexpie_ros.devices.inspire_transport import (
+    Eb90Transport,
+    NoAnswer,
+    Transport,
+    modbus_rtu,
+    modbus_tcp,
+)
+from dexpie_ros.geometry import Array
+
+SLOW_PERIOD = 0.5
+"""s between reads of currents, errors, status and temperatures."""
+COMMAND_AGE = 0.5
+"""s after which a command that could not be written is forgotten."""
+MAX_FAILURES = 5
+"""Transactions in a row without an answer until the line is opened anew."""
+Six = tuple[float, float, float, float, float, float]
+SixInt = tuple[int, int, int, int, int, int]
+
+
+@config.config
+class InspireConfig:
+    """One hand and the line to it."""
+
+    transport: Literal["modbus_tcp", "modbus_rtu", "eb90"] = "modbus_tcp"
+    host: str = "192.168.11.210"
+    port: int = 6000
+    device: str = "/dev/ttyUSB0"
+    """Serial device of the RS-485 adapter; better a udev name such as /dev/inspire_hand."""
+    baudrate: int = 115200
+    hand_id: int = 1
+    timeout: float = 0.1
+    """s for one transaction."""
+    rate_hz: float = 50.0
+    """Reads per second; a serial line at 115200 baud carries about 70."""
+    speed: int = 1000
+    """0..1000, all fingers."""
+    force: int = 500
+    """Grip force at which a finger stops, 0..1000 (g)."""
+    order: tuple[str, str, str, str, str, str] = HAND_JOINTS
+    """Which finger the hand's first, second, ... channel moves."""
+    raw_closed: SixInt = (0, 0, 0, 0, 0, 0)
+    """ANGLE value of opening 0 by finger (order of HAND_JOINTS), from `dexpie calibrate hand`."""
+    raw_open: SixInt = (1000, 1000, 1000, 1000, 1000, 1000)
+    """ANGLE value of opening 1 by finger."""
+    force_scale: Six = (0.00981, 0.00981, 0.00981, 0.00981, 0.00981, 0.00981)
+    """N per unit of FORCE_ACT by finger (nominally grams)."""
+    force_offset: Six = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    """N to add."""
+    high_byte_first: bool = False
+    """Byte registers over Modbus come high byte first (some firmwares); see docs/hardware.md."""
+    hot: float = 60.0
+    """Celsius from which a finger is reported."""
+
+    def __post_init__(self) -> None:
+        if sorted(self.order) != sorted(HAND_JOINTS):
+            raise ValueError(f"order = {self.order}: must name each of {', '.join(HAND_JOINTS)}")
+        for finger, closed, opened in zip(HAND_JOINTS, self.raw_closed, self.raw_open, strict=True):
+            if abs(opened - closed) < 100:
+                raise ValueError(
+                    f"{finger}: raw_open {opened} and raw_closed {closed} are nearly equal; "
+                    "calibrate the hand again"
+                )
+        for name, low, high in (
+            ("hand_id", 1, 254), ("timeout", 0.01, 2.0), ("rate_hz", 1.0, 500.0),
+            ("speed", 0, 1000), ("force", 0, 3000),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} = {getattr(self, name)}: must lie in {low}..{high}")
+
+    def make_transport(self) -> Transport:
+        if self.transport == "modbus_tcp":
+            return modbus_tcp(self.host, self.port, self.hand_id, self.timeout)
+        if self.transport == "modbus_rtu":
+            return modbus_rtu(self.device, self.baudrate, self.hand_id, self.timeout)
+        return Eb90Transport(self.device, self.baudrate, self.hand_id, self.timeout)
+
+    @property
+    def where(self) -> str:
+        tcp = self.transport == "modbus_tcp"
+        return (
+            f"{self.transport} {self.host}:{self.port}"
+            if tcp
+            else (f"{self.transport} {self.device}")
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class HandSample:
+    """State of the hand at ``time_ns`` (ROS time); arrays (6,) in the order of HAND_JOINTS."""
+
+    time_ns: int
+    openings: Array
+    """0 closed .. 1 open."""
+    force: Array
+    """N"""
+    current: Array
+    """A; like the next three at most ``SLOW_PERIOD`` old."""
+    errors: Array
+    """Bits, see inspire_registers.ERROR_BITS."""
+    status: Array
+    """Codes, see inspire_registers.STATUS_NAMES."""
+    temperature: Array
+    """Celsius"""
+
+
+class InspireHand(Worker[HandSample]):
+    """One Inspire hand; see :mod:`dexpie_ros.devices` for the common shape."""
+
+    def __init__(
+        self, settings: InspireConfig, name: str = "hand", backoff: Backoff | None = None
+    ) -> None:
+        super().__init__(name, stale_after=0.3, backoff=backoff)
+        self._config = settings
+        self._transport = settings.make_transport()
+        self._channel = np.array([settings.order.index(finger) for finger in HAND_JOINTS])
+        """Channel of each finger."""
+        self._closed = np.array(settings.raw_closed, np.float64)
+        self._range = np.array(settings.raw_open, np.float64) - self._closed
+        self._lock = threading.Lock()
+        self._wanted: tuple[float, Array] | None = None
+        self._written: list[int] | None = None
+        self._requests: queue.Queue[tuple[reg.Register, list[int]]] = queue.Queue(16)
+        self._slow = {r: np.zeros(6) for r in (reg.CURRENT, reg.ERROR, reg.STATUS, reg.TEMP)}
+        self._slow_at = 0.0
+        self.failures = 0
+        """Transactions without a valid answer since the start."""
+
+    def command(self, openings: ArrayLike) -> bool:
+        """Where the fingers shall be, (6,) 0 closed .. 1 open; NaN leaves a finger alone.
+
+        Values outside are clipped. Never blocks; False while the hand is not connected.
+        """
+        values = np.asarray(openings, np.float64)
+        if values.shape != (6,):
+            raise ValueError(f"hand command of shape {values.shape}, expected (6,)")
+        with self._lock:
+            self._wanted = (time.monotonic(), values.copy())
+        return self.connected
+
+    def clear_errors(self) -> bool:
+        """Ask the hand to forget errors (not over-temperature: it must cool down)."""
+        return self._request(reg.CLEAR_ERROR, [1])
+
+    def set_speed(self, speed: int) -> bool:
+        """Speed 0..1000 of all fingers."""
+        return self._request(reg.SPEED_SET, [speed] * 6)
+
+    def set_force(self, force: int) -> bool:
+        """Grip force 0..3000 (g) at which fingers stop."""
+        return self._request(reg.FORCE_SET, [force] * 6)
+
+    def raw_angles(self) -> Array | None:
+        """ANGLE_ACT (6,) by finger as the hand sent it, for calibration."""
+        sample = self.newest()
+        return None if sample is None else sample.openings * self._range + self._closed
+
+    def _request(self, register: reg.Register, values: list[int]) -> bool:
+        reg.encode(register, values)  # mistakes belong to the caller
+        try:
+            self._requests.put_nowait((register, values))
+        except queue.Full:
+            return False
+        return self.connected
+
+    def _open(self) -> None:
+        self._transport.open()
+        self._written, self._slow_at, self._in_a_row = None, 0.0, 0
+        self._due = time.monotonic()
+        self._set(reg.SPEED_SET, [self._config.speed] * 6)
+        self._set(reg.FORCE_SET, [self._config.force] * 6)
+
+    def _close(self) -> None:
+        self._transport.close()
+
+    def _cycle(self) -> None:
+        try:
+            self._transactions()
+            self._in_a_row = 0
+        except (NoAnswer, reg.RegisterError) as error:
+            self.failures += 1
+            self._in_a_row += 1
+            self._written = None  # whether it arrived is unknown
+            if self._in_a_row >= MAX_FAILURES:
+                raise DeviceError(f"{error} ({MAX_FAILURES} times in a row)") from None
+        self._due = max(self._due + 1.0 / self._config.rate_hz, time.monotonic() - 0.1)
+        self._stopping.wait(max(0.0, self._due - time.monotonic()))
+
+    def _transactions(self) -> None:
+        self._write_command()
+        while not self._requests.empty():
+            self._set(*self._requests.get_nowait())
+        angles = self._get(reg.ANGLE_ACT)
+        time_ns = time.time_ns()
+        force = self._get(reg.FORCE_ACT)
+        if time.monotonic() - self._slow_at > SLOW_PERIOD:
+            for register in self._slow:
+                self._slow[register] = self._get(register)
+            self._slow_at = time.monotonic()
+        settings = self._config
+        self.samples.put(
+            HandSample(
+                time_ns,
+                (angles - self._closed) / self._range,
+                force * np.array(settings.force_scale) + np.array(settings.force_offset),
+                self._slow[reg.CURRENT] * 1e-3,
+                self._slow[reg.ERROR].astype(int),
+                self._slow[reg.STATUS].astype(int),
+                self._slow[reg.TEMP],
+            )
+        )
+
+    def _write_command(self) -> None:
+        with self._lock:
+            wanted = self._wanted
+        if wanted is None or time.monotonic() - wanted[0] > COMMAND_AGE:
+            return
+        openings = wanted[1]
+        raw = np.rint(np.clip(openings, 0.0, 1.0) * self._range + self._closed)
+        raw = np.where(np.isnan(openings), reg.NO_ACTION, np.clip(raw, 0, 1000))
+        values = [int(value) for value in raw]
+        if values != self._written:
+            self._set(reg.ANGLE_SET, values)
+            self._written = values
+
+    def _get(self, register: reg.Register) -> Array:
+        """Values by finger."""
+        high_first = self._config.high_byte_first and self._config.transport != "eb90"
+        data = self._transport.read(register.address, register.size)
+        values: Array = reg.decode(register, data, high_first)[self._channel]
+        return values
+
+    def _set(self, register: reg.Register, values: list[int]) -> None:
+        """Write values by finger (or a single one)."""
+        if len(values) == len(HAND_JOINTS):
+            channels = [0] * len(values)
+            for finger, channel in enumerate(self._channel):
+                channels[channel] = values[finger]
+            values = channels
+        self._transport.write(register.address, reg.encode(register, values))
+
+    def _values(self) -> dict[str, str]:
+        sample = self.newest()
+        values = {"where": self._config.where, "failures": str(self.failures)}
+        if sample is not None:
+            for index, finger in enumerate(HAND_JOINTS):
+                code = int(sample.status[index])
+                values[finger] = (
+                    f"{reg.STATUS_NAMES.get(code, code)}, {sample.temperature[index]:.0f} C, "
+                    f"{sample.current[index]:.2f} A"
+                )
+        return values
+
+    def _health(self) -> tuple[Level, str]:
+        sample = self.newest()
+        assert sample is not None  # the worker asks only when there is a fresh one
+        faults = [
+            f"{finger}: {', '.join(reg.error_names(int(bits)))}"
+            for finger, bits in zip(HAND_JOINTS, sample.errors, strict=True)
+            if bits
+        ]
+        if faults:
+            return Level.ERROR, "; ".join(faults) + "; free the fingers, then clear the errors"
+        hot = [
+            f"{finger}: {degrees:.0f} C"
+            for finger, degrees in zip(HAND_JOINTS, sample.temperature, strict=True)
+            if degrees >= self._config.hot
+        ]
+        if hot:
+            return Level.WARN, "hot: " + ", ".join(hot) + "; let the hand rest"
+        return Level.OK, "ok"
