@@ -150,6 +150,9 @@ def test_damage_in_the_middle_costs_one_chunk(whole, tmp_path):
     good = ~episode.flags
     assert np.array_equal(episode.tcp[good], truth.tcp[good])
     assert np.array_equal(episode.command_tcp[good], truth.command_tcp[good])
+    # A command that was lost is not invented.
+    known = np.isfinite(episode.command_hand).all(axis=1)
+    assert np.array_equal(episode.command_hand[known], truth.command_hand[known])
 
 
 RECORDER = """

@@ -25,15 +25,12 @@ class AlignConfig:
     """Settings of the alignment."""
 
     tolerance_ms: float = 15.0
-    """A sample may be this much older than one period of its stream; more flags the step. (The
-    newest sample of a 25 Hz stream is up to 40 ms old without anything being wrong.)"""
+    """How much older a sample may be than it would be had its stream lost nothing; more flags the
+    step. (The newest sample of a healthy 25 Hz stream is up to 40 ms old.)"""
     lost_ms: float = 1000.0
     """Older than this, a measurement is not used at all: NaN."""
     latency_ms: dict[str, float] = field(default_factory=dict)
     """By topic: how much later than the event a sample is stamped (exposure, bus, driver)."""
-
-    def tolerance_ns(self, stamps: Times) -> int:
-        return int(self.tolerance_ms * 1e6) + period_ns(stamps)
 
     def latency_ns(self, topic: str) -> int:
         return round(self.latency_ms.get(topic, 0.0) * 1e6)
@@ -76,7 +73,14 @@ def hold(stamps: Times, times: Times, settings: AlignConfig) -> Held:
     before = np.searchsorted(stamps, times, side="right") - 1
     index = np.maximum(before, 0)
     age = times - stamps[index]
-    late = (before < 0) | (age > settings.tolerance_ns(stamps))
+    period, tolerance = period_ns(stamps), settings.tolerance_ms * 1e6
+    late = (before < 0) | (age > period + tolerance)
+    if period:
+        # Samples between this one and the next were lost: what would be in force is newer by whole
+        # periods. A tenth of a period is left to jitter.
+        gap = np.append(np.diff(stamps), np.iinfo(np.int64).max)[index]
+        overdue = np.floor(age / period + 0.1) * period
+        late |= (gap > 1.5 * period) & (overdue > tolerance)
     lost = np.abs(age) > settings.lost_ms * 1e6
     return Held(index, age, late, lost)
 
@@ -96,11 +100,11 @@ def interpolate_poses(
     high = np.where(after >= len(stamps), low, high)
     span = stamps[high] - stamps[low]
     fraction = np.where(span > 0, (times - stamps[low]) / np.maximum(span, 1), 0.0)
-    tolerance = settings.tolerance_ns(stamps)
+    tolerance = settings.tolerance_ms * 1e6
     nearest = np.minimum(np.abs(times - stamps[low]), np.abs(times - stamps[high]))
     inside = (span > 0) | exact
-    late = np.where(inside, span > 2 * tolerance, nearest > int(settings.tolerance_ms * 1e6))
-    late |= nearest > tolerance
+    # Between samples of a healthy stream the nearer one is at most half a period away.
+    late = nearest > tolerance + np.where(inside, 0.5 * period_ns(stamps), 0.0)
     lost = nearest > settings.lost_ms * 1e6
     s = fraction[:, None]
     position = np.where(

@@ -92,8 +92,10 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
         if topic in bag.messages
         for event in streams.read_texts(bag, topic)
     ]
-    proposal = _absent(steps.proposal[grid.row], grid.missing)
-    human = _absent(steps.human[grid.row], grid.missing)
+    command, proposal, human = (
+        np.where(grid.missing[:, None], np.nan, rows[grid.row])
+        for rows in (steps.command, steps.proposal, steps.human)
+    )
     arrays: dict[str, NDArray] = {
         "time_ns": grid.times,
         "tick": grid.tick,
@@ -104,8 +106,8 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
         "source": steps.source[grid.row],
         "mode": steps.mode[grid.row],
         "stalls": steps.stalls[grid.row],
-        "command_tcp": _tcp(steps.command[grid.row]),
-        "command_hand": steps.command[grid.row, 7:],
+        "command_tcp": _tcp(command),
+        "command_hand": command[:, 7:],
         "proposal_tcp": _tcp(proposal),
         "proposal_hand": proposal[:, 7:],
         "human_tcp": _tcp(human),
@@ -125,8 +127,8 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
 
 
 class _Grid:
-    """Rows of the episode: consecutive ticks. A lost control step keeps its row, flagged, with the
-    command before it, which is what the robot went on doing.
+    """Rows of the episode: consecutive ticks. A lost control step keeps its row, flagged, its
+    commands NaN, source and mode those of the step before.
     """
 
     def __init__(
@@ -214,10 +216,6 @@ def _tcp(rows: Array) -> Array:
         geometry.quaternion_to_matrix(rows[there, 3:7]), rows[there, :3]
     )
     return poses
-
-
-def _absent(rows: Array, missing: Bool) -> Array:
-    return np.where(missing[:, None], np.nan, rows)
 
 
 def _event_time(log_time_ns: int, text: str) -> int:

@@ -78,7 +78,7 @@ def _store(bag: BagReader, topic: str, kind: str) -> Any:
         return own
     try:
         store = _foreign_store(schema.data, kind)
-    except (TypesysError, SyntaxError, ValueError, KeyError) as error:
+    except (TypesysError, SyntaxError, ValueError, KeyError, RecursionError) as error:
         raise EpisodeError(
             f"{bag.path}: {topic}: its definition of {kind} cannot be read: {error}"
         ) from None

@@ -80,8 +80,8 @@ class ImageSequence(Protocol):
 class Episode:
     """T control steps of one recording, aligned. Poses are 4x4 in ``base``, metres.
 
-    A proposal or a human command that did not exist at a step is NaN in its row; so is a
-    measurement that was lost for more than a second. ``flags`` marks the steps at which some
+    A proposal or a human command that did not exist at a step is NaN in its row; so is the command
+    of a control step that was lost, and a measurement that was lost for more than a second. ``flags`` marks the steps at which some
     stream was out of tolerance, ``problems`` says in words what is wrong with the recording and
     ``partial`` that some of it is missing.
     """

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.aligned import Aligned, align_bag
 from dexpie_ros.episodes.annotations import apply, intervention_rows, read_annotations
@@ -38,6 +40,12 @@ def assemble(
     """Aligned arrays with the description and the annotations as they are now."""
     content, problems = describe(directory, bag)
     annotation = read_annotations(directory).current
+    steps = int(np.count_nonzero(np.isfinite(aligned.arrays["command_hand"]).all(axis=1)))
+    short = steps < content.steps
+    if short:
+        problems.append(
+            f"{directory}: {content.steps} control steps were recorded, {steps} are here"
+        )
     return Episode(
         info=apply(content.info, annotation),
         path=Path(directory),
@@ -47,7 +55,7 @@ def assemble(
         cameras=cameras,
         stages=tuple(annotation.stages or ()),
         intervention=intervention_rows(annotation, aligned.arrays["time_ns"]),
-        partial=aligned.partial or content.status in ("recording", "repaired"),
+        partial=aligned.partial or short or content.status in ("recording", "repaired"),
         problems=(*aligned.problems, *problems),
     )
 
@@ -75,4 +83,7 @@ def describe(directory: str | Path, bag: BagReader | None = None) -> tuple[Episo
         problems.append(
             f"{directory}: the recording was never finished; `dexpie episodes repair` makes it whole"
         )
+    if content.status == "repaired":
+        lost = content.repair.get("lost_bytes", "?")
+        problems.append(f"{directory}: cut off and repaired since; its end ({lost} bytes) is lost")
     return content, problems
