@@ -18,10 +18,10 @@ REQUIRES = [
     "rich>=12,<16",  # tables and progress in the terminal
     "mujoco>=3.2,<5",  # the simulated cell
     "opencv-python-headless>=4.8,<6",  # JPEG, image resizing, ArUco
-    "mcap>=1.1,<2",  # episodes: writing and repairing bags
+    "mcap>=1.5,<2",  # episodes: writing bags (flush of unfinished chunks)
     "lz4>=4,<5",  # episodes: reading and repairing compressed chunks
     "zstandard>=0.21,<1",  # the same
-    "rosbags>=0.10.6,<0.12",  # episodes: message types without ROS, reading bags
+    "rosbags>=0.11.6,<0.12",  # episodes: message types and CDR without ROS, strict on malformed CDR
     "matplotlib>=3.7,<4",  # curves and bars of reports
     # actor and critic; the upper end is the newest that was tested. Where the index offers a
     # CPU-only wheel (2.13.0+cpu), pip prefers it.
