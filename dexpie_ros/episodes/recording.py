@@ -1,0 +1,247 @@
+"""The recorder without ROS: a pre-roll, a queue, one writer thread, a watch over disk and streams.
+
+Whoever receives messages calls :meth:`Recording.receive` for every one of them, always; what came
+in the seconds before ``start`` is then in the bag too. The writer thread is the only one that
+touches the disk, so receiving never waits for it.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dexpie_ros import config
+from dexpie_ros.contract import Qos, Topic
+from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo
+from dexpie_ros.episodes.writer import EpisodeWriter, WriterConfig
+
+_FLUSH_S = 0.25
+
+
+@config.config
+class RecordingConfig:
+    """Settings of a recording."""
+
+    preroll_s: float = 1.0
+    """So much of the time before the start is in the bag; 0: nothing."""
+    preroll_mb: float = 256.0
+    """The pre-roll is shortened rather than let grow beyond this."""
+    queue_mb: float = 1024.0
+    """What may wait for a slow disk; more, and messages are dropped, counted and reported."""
+    minimum_free_gb: float = 1.0
+    """Less free disk and no episode is started; a running one is ended."""
+    writer: WriterConfig = WriterConfig()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One serialized message."""
+
+    topic: str
+    cdr: bytes
+    log_time_ns: int
+    publish_time_ns: int
+    sequence: int = -1
+
+
+class Recording:
+    """Records one episode after the other. ``warn`` is called with what a person can still help.
+
+    ``receive`` may be called from any one thread; ``start`` and ``end`` from any one thread.
+    """
+
+    def __init__(
+        self,
+        topics: Iterable[Topic],
+        settings: RecordingConfig | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        self.topics, self.settings = tuple(topics), settings or RecordingConfig()
+        self.warnings: list[str] = []
+        self.error = ""
+        """Why the running episode was ended before its time; empty: it was not."""
+        self.dropped = 0
+        """Messages that found the queue full."""
+        self._warn = warn
+        self._latching = {topic.name for topic in self.topics if topic.qos is Qos.STATE}
+        self._latched: dict[str, Item] = {}
+        self._preroll: deque[Item] = deque()
+        self._preroll_bytes = 0
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._writer: EpisodeWriter | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def recording(self) -> EpisodeInfo | None:
+        """The episode that is being recorded."""
+        return self._writer.info if self._writer is not None else None
+
+    @property
+    def directory(self) -> Path | None:
+        return self._writer.directory if self._writer is not None else None
+
+    @property
+    def received(self) -> dict[str, int]:
+        """Messages written so far, by topic."""
+        streams = self._writer.streams if self._writer is not None else {}
+        return {name: stream.received for name, stream in streams.items() if stream.received}
+
+    def receive(
+        self, topic: str, cdr: bytes, log_time_ns: int, publish_time_ns: int, sequence: int = -1
+    ) -> None:
+        """Take one message; recorded if an episode is running or starts within the pre-roll."""
+        item = Item(topic, cdr, log_time_ns, publish_time_ns, sequence)
+        with self._lock:
+            if topic in self._latching:
+                self._latched[topic] = item
+            if self._writer is None:
+                self._remember(item)
+            elif self._waiting + len(cdr) > self.settings.queue_mb * 1e6:
+                self.dropped += 1
+            else:
+                self._waiting += len(cdr)
+                self._queue.put(item)
+
+    def start(self, directory: str | Path, info: EpisodeInfo) -> None:
+        """Begin an episode. EpisodeError if one is running, the disk is full or the place taken."""
+        if self._writer is not None:
+            raise EpisodeError(f"still recording {self._writer.info.episode_id}; end it first")
+        require_space(directory, self.settings.minimum_free_gb)
+        writer = EpisodeWriter(directory, info, self.topics, self.settings.writer)
+        with self._lock:
+            self.error, self.dropped, self.warnings = "", 0, []
+            self._queue = queue.SimpleQueue()
+            early = {id(item) for item in self._preroll}
+            states = [item for item in self._latched.values() if id(item) not in early]
+            for item in (*states, *self._preroll):
+                self._waiting += len(item.cdr)
+                self._queue.put(item)
+            self._preroll.clear()
+            self._preroll_bytes = 0
+            self._writer = writer
+        self._thread = threading.Thread(target=self._write, args=(writer, self._queue), daemon=True)
+        self._thread.start()
+
+    def end(
+        self, outcome: str = "", cause: str = "", statistics: Mapping[str, Any] | None = None
+    ) -> EpisodeInfo:
+        """Write what is still waiting and close the bag whole."""
+        writer = self._stop()
+        figures = {"queue_dropped": self.dropped, "warnings": self.warnings, **(statistics or {})}
+        if self.error:
+            figures["ended_early"] = self.error
+        return writer.finish(outcome, cause, figures)
+
+    def discard(self) -> None:
+        """End the episode and delete it."""
+        self._stop().discard()
+
+    def _stop(self) -> EpisodeWriter:
+        writer, thread = self._writer, self._thread
+        if writer is None or thread is None:
+            raise EpisodeError("no episode is being recorded")
+        with self._lock:
+            self._writer = None
+            self._queue.put(None)
+        thread.join()
+        return writer
+
+    def _remember(self, item: Item) -> None:
+        self._preroll.append(item)
+        self._preroll_bytes += len(item.cdr)
+        horizon = item.log_time_ns - self.settings.preroll_s * 1e9
+        limit = self.settings.preroll_mb * 1e6
+        while self._preroll and (
+            self._preroll[0].log_time_ns <= horizon or self._preroll_bytes > limit
+        ):
+            self._preroll_bytes -= len(self._preroll.popleft().cdr)
+
+    def _write(self, writer: EpisodeWriter, items: queue.SimpleQueue[Item | None]) -> None:
+        """The writer thread."""
+        checked, watch = time.monotonic(), _Watch(writer)
+        while True:
+            try:
+                item = items.get(timeout=_FLUSH_S)
+            except queue.Empty:
+                if not self.error:
+                    self._guarded(writer.flush_if_due)
+                continue
+            if item is None:
+                return
+            with self._lock:
+                self._waiting -= len(item.cdr)
+            if self.error:
+                continue
+            self._guarded(
+                lambda item=item: writer.write(  # type: ignore[misc]
+                    item.topic, item.cdr, item.log_time_ns, item.publish_time_ns, item.sequence
+                )
+            )
+            if time.monotonic() - checked > 1.0:
+                checked = time.monotonic()
+                self._guarded(
+                    lambda: require_space(writer.directory, self.settings.minimum_free_gb)
+                )
+                for message in watch.look(item.log_time_ns, self.dropped):
+                    self._say(message)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """A disk that fails ends the recording; it never ends the thread or the process."""
+        try:
+            action()
+        except (OSError, EpisodeError, KeyError) as error:
+            self.error = f"{type(error).__name__}: {error}"
+            self._say(f"recording ended early: {error}")
+
+    def _say(self, message: str) -> None:
+        self.warnings.append(message)
+        if self._warn is not None:
+            self._warn(message)
+
+
+class _Watch:
+    """Says once when a stream falls silent or loses messages, and again after it had recovered."""
+
+    def __init__(self, writer: EpisodeWriter) -> None:
+        self._writer = writer
+        self._lost: dict[str, int] = {}
+        self._bad: set[str] = set()
+
+    def look(self, now_ns: int, queue_dropped: int) -> list[str]:
+        """What is wrong since the last look."""
+        said: dict[str, str] = {}
+        for name, stream in self._writer.streams.items():
+            lost = stream.dropped - self._lost.get(name, 0)
+            if stream.late(now_ns):
+                said[name] = f"{name}: silent for {stream.silent_ns(now_ns) / 1e9:.1f} s"
+            elif lost:
+                said[name] = f"{name}: {lost} messages lost within a second"
+            self._lost[name] = stream.dropped
+        lost = queue_dropped - self._lost.get("", 0)
+        if lost:
+            said[""] = f"{lost} messages dropped: the disk is too slow"
+        self._lost[""] = queue_dropped
+        news = [message for name, message in said.items() if name not in self._bad]
+        self._bad = set(said)
+        return news
+
+
+def require_space(directory: str | Path, minimum_gb: float) -> None:
+    """EpisodeError if the disk of ``directory`` (or of its nearest parent) has less free space."""
+    existing = Path(directory).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free / 1e9
+    if free < minimum_gb:
+        raise EpisodeError(
+            f"{existing}: {free:.2f} GB free, less than minimum_free_gb = {minimum_gb:g}; make room"
+        )

@@ -1,0 +1,142 @@
+"""The recorder's core: pre-roll, queue, warnings, full disk."""
+
+import json
+import time
+
+import factories
+import pytest
+
+from dexpie_ros import messages
+from dexpie_ros.contract import recorded_topics
+from dexpie_ros.episodes import EpisodeError, EpisodeInfo, WriterConfig
+from dexpie_ros.episodes import recording as module
+from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.recording import Recording, RecordingConfig
+
+T0 = factories.START_NS
+STEP = 40_000_000
+SETTINGS = RecordingConfig(preroll_s=0.2, minimum_free_gb=0.0, writer=WriterConfig(durable=False))
+
+
+def pose(k: int) -> tuple[str, bytes, int, int]:
+    stamp = T0 + k * STEP
+    message = messages.bag().pose_stamped(
+        stamp, "base", factories.tcp_at(factories.Recipe(), k / 25)
+    )
+    return "/arm/tcp_pose", messages.serialize(message), stamp, stamp
+
+
+def state(k: int) -> tuple[str, bytes, int, int]:
+    message = messages.bag().session_state(
+        T0 + k * STEP, phase=1, episode_id=f"s{k}", kind="", task="", stage="", seed=0,
+        policy_id="", pair_id="", directory="", recorded=0,
+    )  # fmt: skip
+    return "/session/state", messages.serialize(message), T0 + k * STEP, T0 + k * STEP
+
+
+def recorded(path, topic):
+    return [(t - T0) // STEP for t in BagReader(find_bag(path)).messages[topic].log_time_ns]
+
+
+def make(settings=SETTINGS, **arguments):
+    return Recording(recorded_topics("none"), settings, **arguments)
+
+
+def test_the_moment_before_the_start_is_in_the_bag(tmp_path):
+    recording = make()
+    recording.receive(*state(0))
+    for k in range(1, 50):
+        recording.receive(*pose(k))
+    recording.start(tmp_path / "a", EpisodeInfo("a", simulated=True))
+    assert recording.recording.episode_id == "a"
+    for k in range(50, 60):
+        recording.receive(*pose(k))
+    recording.end("success")
+    # 0.2 s before the start, and the latched state, however old it is.
+    assert recorded(tmp_path / "a", "/arm/tcp_pose") == list(range(45, 60))
+    assert recorded(tmp_path / "a", "/session/state") == [0]
+    # Between episodes the pre-roll fills again; nothing of the last one comes twice.
+    for k in range(60, 63):
+        recording.receive(*pose(k))
+    recording.start(tmp_path / "b", EpisodeInfo("b"))
+    recording.end()
+    assert recorded(tmp_path / "b", "/arm/tcp_pose") == [60, 61, 62]
+
+
+def test_the_preroll_keeps_to_its_memory(tmp_path):
+    recording = make(RecordingConfig(preroll_s=100, preroll_mb=0.001, minimum_free_gb=0))
+    size = len(pose(0)[1])
+    for k in range(100):
+        recording.receive(*pose(k))
+    recording.start(tmp_path / "a", EpisodeInfo("a"))
+    recording.end()
+    assert len(recorded(tmp_path / "a", "/arm/tcp_pose")) == 1000 // size
+
+
+def test_a_silent_stream_is_reported_while_it_can_be_helped(tmp_path):
+    said = []
+    recording = make(warn=said.append)
+    recording.start(tmp_path / "a", EpisodeInfo("a", simulated=True))
+    recording.receive(*pose(0))
+    recording.receive(*state(1))
+    time.sleep(1.1)
+    recording.receive(*state(100))
+    for k in range(101, 104):
+        # The same incident is not reported twice; a new one is.
+        recording.receive(*pose(k if k < 103 else 108))
+        time.sleep(1.1)
+    recording.receive(*state(109))
+    recording.end("success")
+    assert said == [
+        "/arm/tcp_pose: silent for 4.0 s",
+        "/arm/tcp_pose: 5 messages lost within a second",
+    ]
+    values = json.loads((tmp_path / "a/episode.json").read_text())
+    assert values["statistics"]["warnings"] == said
+
+
+def test_a_full_disk_refuses_the_start_and_ends_the_running_episode(tmp_path, monkeypatch):
+    recording = make(RecordingConfig(minimum_free_gb=5, writer=WriterConfig(durable=False)))
+    usage = type(module.shutil.disk_usage("/"))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(10**12, 0, 10**9))
+    with pytest.raises(EpisodeError, match=r"1\.00 GB free.*make room"):
+        recording.start(tmp_path / "a", EpisodeInfo("a"))
+    assert recording.recording is None and not (tmp_path / "a").exists()
+    monkeypatch.undo()
+    said = []
+    recording = make(SETTINGS, warn=said.append)
+    recording.start(tmp_path / "a", EpisodeInfo("a", simulated=True))
+    recording.receive(*pose(0))
+    monkeypatch.setattr(
+        module, "require_space", lambda *_: (_ for _ in ()).throw(EpisodeError("disk full"))
+    )
+    time.sleep(1.1)
+    recording.receive(*pose(1))
+    recording.receive(*pose(2))
+    time.sleep(0.3)
+    assert "disk full" in recording.error and said == ["recording ended early: disk full"]
+    recording.end("failure", "disk full")
+    assert recorded(tmp_path / "a", "/arm/tcp_pose") == [0, 1]
+    assert BagReader(find_bag(tmp_path / "a")).indexed
+
+
+def test_a_queue_that_is_full_drops_and_counts(tmp_path):
+    recording = make(RecordingConfig(preroll_s=0, queue_mb=0, minimum_free_gb=0))
+    recording.start(tmp_path / "a", EpisodeInfo("a"))
+    for k in range(5):
+        recording.receive(*pose(k))
+    recording.end()
+    assert recording.dropped == 5
+    values = json.loads((tmp_path / "a/episode.json").read_text())
+    assert values["statistics"]["queue_dropped"] == 5
+
+
+def test_one_episode_at_a_time(tmp_path):
+    recording = make()
+    with pytest.raises(EpisodeError, match="no episode"):
+        recording.end()
+    recording.start(tmp_path / "a", EpisodeInfo("a"))
+    with pytest.raises(EpisodeError, match="still recording a"):
+        recording.start(tmp_path / "b", EpisodeInfo("b"))
+    recording.discard()
+    assert not (tmp_path / "a").exists() and recording.recording is None
