@@ -167,7 +167,7 @@ class Recording:
 
     def _write(self, writer: EpisodeWriter, items: queue.SimpleQueue[Item | None]) -> None:
         """The writer thread."""
-        checked, watch = time.monotonic(), _Watch(writer)
+        checked, watch = time.monotonic(), Watch(writer)
         while True:
             try:
                 item = items.get(timeout=_FLUSH_S)
@@ -208,7 +208,7 @@ class Recording:
             self._warn(message)
 
 
-class _Watch:
+class Watch:
     """Says once when a stream falls silent or loses messages, and again after it had recovered."""
 
     def __init__(self, writer: EpisodeWriter) -> None:
