@@ -11,7 +11,8 @@ from dexpie_ros import geometry
 from dexpie_ros.devices import ur5_wire as wire
 from dexpie_ros.devices import ur_kinematics as kin
 from dexpie_ros.devices.arm_limits import ArmLimits, MotionLimiter
-from dexpie_ros.devices.ur5_state import ClockMap, ImpossibleState, StateReader, vector_from_pose
+from dexpie_ros.devices.clock import ClockMap
+from dexpie_ros.devices.ur5_state import ImpossibleState, StateReader, vector_from_pose
 from dexpie_ros.devices.ur5_wire import ArmSample, Phase
 from dexpie_ros.emulators import rtde
 from dexpie_ros.geometry import Pose

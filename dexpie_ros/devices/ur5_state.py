@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dexpie_ros import geometry
+from dexpie_ros.devices.clock import ClockMap
 from dexpie_ros.geometry import Array
 
 VARIABLES = [
@@ -29,30 +30,6 @@ RUNNING, NORMAL, REDUCED, PROTECTIVE_STOP = 7, 1, 2, 3
 
 class ImpossibleState(ValueError):
     """The controller sent values that no robot can have."""
-
-
-class ClockMap:
-    """Controller time to ROS time: the smallest offset seen lately is the one without delay."""
-
-    def __init__(self, drift: float = 1e-4) -> None:
-        self._offset: float | None = None
-        self._drift, self._last = drift, 0.0
-
-    def __call__(self, robot_time: float, host_time: float) -> float:
-        """Host time in s at which the controller took the sample stamped ``robot_time``.
-
-        ``drift`` is how much slower (s/s) the controller's clock may run than this one.
-        """
-        candidate = host_time - robot_time
-        if self._offset is None or robot_time < self._last:  # first sample, or controller restart
-            self._offset = candidate
-        else:
-            drifted = self._offset + self._drift * (robot_time - self._last)
-            # A host clock set forward by more than a second is followed at once.
-            jumped = candidate - drifted > 1.0
-            self._offset = candidate if jumped else min(drifted, candidate)
-        self._last = robot_time
-        return robot_time + self._offset
 
 
 @dataclass(frozen=True, eq=False)
