@@ -25,6 +25,8 @@ from dexpie_ros.simulation.skills import StyleConfig
 from dexpie_ros.simulation.state import CellState, Snapshot
 from dexpie_ros.simulation.tasks import make_task
 from dexpie_ros.simulation.tasks.bottle import BottleConfig
+from dexpie_ros.simulation.tasks.box import BoxConfig
+from dexpie_ros.simulation.tasks.drawer import DrawerConfig
 
 _SETTLE_STEPS_S = 0.1
 _STAGE_ATTEMPTS = 5
@@ -39,8 +41,11 @@ __all__ = ["Cell", "CellConfig", "CellState", "Snapshot"]
 class CellConfig:
     """One simulated cell."""
 
-    task: Literal["bottle"] = "bottle"
+    task: Literal["bottle", "drawer", "box"] = "bottle"
+    """The paper's tasks A, B and C."""
     bottle: BottleConfig = BottleConfig()
+    drawer: DrawerConfig = DrawerConfig()
+    box: BoxConfig = BoxConfig()
     disturbances: DisturbanceConfig = DisturbanceConfig()
     cameras: tuple[str, ...] = ("front", "wrist")
     width: int = 320
@@ -75,7 +80,7 @@ class Cell:
         self.config = config
         self.task = make_task(config.task, config)
         timestep = 1e-9 * STEP_NS / config.substeps
-        xml = scene_xml(self.task.assets(), self.task.bodies(), timestep)
+        xml = scene_xml(self.task.assets(), self.task.bodies(), self.task.eye, timestep)
         self.model = mujoco.MjModel.from_xml_string(xml)
         self.data = mujoco.MjData(self.model)
         self.task.bind(self.model)
@@ -103,7 +108,8 @@ class Cell:
     @property
     def command(self) -> Command:
         """What the robot is holding on to. A grasp is held by a command more closed than the
-        measured hand: who takes a scene over at a later stage starts from this."""
+        measured hand: who takes a scene over at a later stage starts from this.
+        """
         tcp = self._kinematics.forward(self._arm_command)
         return Command(pose_of(tcp[:3, 3], tcp[:3, :3]), 1.0 - self._hand_command / HAND_RANGE)
 

@@ -56,15 +56,15 @@ class OperatorConfig:
     attention: AttentionConfig = AttentionConfig()
     sight_delay: float = 0.12
     """s between what happens and what it knows of it."""
-    limit: float = 16.0
-    """s after which an episode counts as failed (timeout)."""
-    correction_limit: float = 16.0
-    """s for the same, from a takeover on."""
+    limit: float | None = None
+    """s after which an episode counts as failed (timeout); None: the task's own limit."""
+    correction_limit: float | None = None
+    """s for the same, from a takeover on; None: the task's own limit."""
     declare_delay: float = 0.2
     """s between seeing the end of an episode and pressing the key."""
 
     def __post_init__(self) -> None:
-        if self.limit <= 0 or self.correction_limit <= 0:
+        if any(limit is not None and limit <= 0 for limit in (self.limit, self.correction_limit)):
             raise ValueError("limit and correction_limit must be positive (s)")
         if not 0 <= self.sight_delay <= 1 or not 0 <= self.declare_delay <= 10:
             raise ValueError("sight_delay 0..1 s, declare_delay 0..10 s")
@@ -124,7 +124,7 @@ class Operator:
         self._pressed = 0
         self._ending: tuple[str, str] | None = None
         self._countdown = 0
-        self._deadline = state.scene_tick + round(c.limit / 0.04)
+        self._deadline = state.scene_tick + self._ticks(c.limit)
         self._label = ""
 
     @property
@@ -211,7 +211,7 @@ class Operator:
         self._doing = "drive"
         self._track.clear()
         if self.config.role == "supervise":
-            self._deadline = seen.scene_tick + round(self.config.correction_limit / 0.04)
+            self._deadline = seen.scene_tick + self._ticks(self.config.correction_limit)
         skill = self._skill_of()
         self._mover = Mover(skill.speed)
         skill.begin(self._view(seen))
@@ -251,6 +251,9 @@ class Operator:
             self._countdown = round(self.config.declare_delay / 0.04)
         self._countdown -= 1
         return self._ending if self._countdown == -1 else ("", "")
+
+    def _ticks(self, limit: float | None) -> int:
+        return round((self._task.limit if limit is None else limit) / 0.04)
 
     def _skill_of(self) -> Skill:
         assert self._skill is not None

@@ -5,6 +5,10 @@ World frame = robot base; the table's top lies :data:`TABLE_Z` below it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+
 from dexpie_ros.simulation import robot_model
 
 TABLE_Z = -0.10
@@ -13,8 +17,28 @@ TABLE_Z = -0.10
 TABLE_CENTRE = (0.45, 0.0)
 
 
-def scene_xml(assets: str, bodies: str, timestep: float) -> str:
-    """MJCF of the cell. ``assets`` and ``bodies`` come from the task; ``timestep`` in s."""
+@dataclass(frozen=True)
+class Eye:
+    """Where the front camera stands and what it looks at, m in base; vertical angle in deg."""
+
+    position: tuple[float, float, float] = (1.30, 0.0, 0.50)
+    target: tuple[float, float, float] = (0.42, 0.0, -0.01)
+    fovy: float = 42.0
+
+    def xml(self, name: str) -> str:
+        """MJCF of the camera, upright."""
+        back = np.subtract(self.position, self.target)
+        back = back / np.linalg.norm(back)
+        right = np.cross([0.0, 0.0, 1.0], back)
+        right = right / np.linalg.norm(right)
+        up = np.cross(back, right)
+        axes = " ".join(f"{value:.6f}" for value in (*right, *up))
+        x, y, z = self.position
+        return f'<camera name="{name}" pos="{x} {y} {z}" xyaxes="{axes}" fovy="{self.fovy}"/>'
+
+
+def scene_xml(assets: str, bodies: str, eye: Eye, timestep: float) -> str:
+    """MJCF of the cell. ``assets``, ``bodies`` and ``eye`` are the task's; ``timestep`` in s."""
     x, y = TABLE_CENTRE
     return f"""<mujoco model="dexpie_cell">
 <compiler angle="radian" autolimits="true" eulerseq="XYZ"/>
@@ -42,9 +66,9 @@ def scene_xml(assets: str, bodies: str, timestep: float) -> str:
  <light pos="0.6 0.5 1.6" dir="-0.1 -0.3 -1" castshadow="true" diffuse="0.55 0.54 0.52"/>
  <light pos="0.9 -0.9 1.4" dir="-0.3 0.6 -1" castshadow="false" diffuse="0.28 0.29 0.31"/>
  <geom name="table" type="box" size="0.6 0.7 0.02" pos="{x} {y} {TABLE_Z - 0.02}" material="table"/>
- <geom name="floor" type="plane" size="3 3 .1" pos="0 0 -0.85" rgba=".46 .48 .50 1" contype="0"
+ <geom name="floor" type="plane" size="3 3 .1" pos="0 0 -0.85" rgba=".62 .64 .67 1" contype="0"
   conaffinity="0"/>
- <camera name="front" pos="1.35 0.0 0.52" xyaxes="0 1 0 -.5 0 .87" fovy="42"/>
+ {eye.xml("front")}
  {robot_model.arm_xml(robot_model.hand_xml())}
  {bodies}
 </worldbody>

@@ -82,6 +82,8 @@ class Skill(ABC):
         self._steps = 0
         self._pause = 0
         self._hold: Intent | None = None
+        self._via: dict[str, Array] = {}
+        self._via_goal: Array | None = None
 
     stage_phase: ClassVar[dict[str, str]] = {}
     """Phase whose beginning is a stage of the task."""
@@ -118,6 +120,33 @@ class Skill(ABC):
     @abstractmethod
     def first_phase(self, view: View) -> str:
         """Phase to begin with."""
+
+    def _detour(self, view: View, around: Array, lowest: float) -> Array | None:
+        """Position to pass through first, in a messy attempt, until it has been reached.
+
+        Args:
+            view: what is seen.
+            around: where the detour's random offset is added to.
+            lowest: m, height that it does not go below.
+        """
+        if self.phase not in self._via:
+            return None
+        self.label = "detour"
+        if self._via_goal is None:
+            goal = around + self._via[self.phase]
+            goal[2] = max(goal[2], lowest)
+            self._via_goal = goal
+        if float(np.linalg.norm(self._via_goal - view.tcp[:3, 3])) < 0.03 or self._steps > 80:
+            del self._via[self.phase]
+            self._via_goal = None
+            return None
+        return self._via_goal
+
+    def _draw_detours(self, *phases: str) -> None:
+        for phase in phases:
+            if self.rng.uniform() < 0.45 * self.style.mess:
+                offset = self.rng.normal(0, 1, 3) * [0.05, 0.05, 0.04]
+                self._via[phase] = offset + np.array([0.0, 0.0, 0.03])
 
     def _enter(self, phase: str) -> None:
         """Go to ``phase``; a messy person sometimes stops to think first."""
@@ -156,6 +185,20 @@ def angle(view: View, intent: Intent) -> float:
     """rad between believed and wanted orientation."""
     turn = rotation_vector(intent.tcp[:3, :3] @ view.tcp[:3, :3].T)
     return math.sqrt(float(turn @ turn))
+
+
+def straight_down(view: View, goal: Array, play: float = 0.004) -> Array:
+    """Pose ``goal``, but no lower than now while the TCP is more than ``play`` m beside it.
+
+    A straight line to the goal would reach the object's height before it is over it.
+    """
+    error = goal[:2, 3] - view.tcp[:2, 3]
+    beside = math.sqrt(float(error @ error))
+    if beside <= play or view.tcp[2, 3] <= goal[2, 3]:
+        return goal
+    waiting = goal.copy()
+    waiting[2, 3] = min(view.tcp[2, 3], goal[2, 3] + 20.0 * (beside - play))
+    return waiting
 
 
 def at(rotation: Array, position: Array) -> Array:

@@ -37,8 +37,6 @@ class BottleSkill(Skill):
         self._slip = np.zeros(3)
         self._lift = 0.0
         self._anchor = np.eye(4)
-        self._via: dict[str, Array] = {}
-        self._via_goal: Array | None = None
         mess = style.mess
         if rng.uniform() < 0.40 * mess:
             self._miss()
@@ -46,9 +44,7 @@ class BottleSkill(Skill):
             direction = rng.uniform(0, 2 * np.pi)
             reach = rng.uniform(0.024, 0.034)
             self._place = reach * np.array([np.cos(direction), np.sin(direction), 0.0])
-        for phase in ("approach", "carry"):
-            if rng.uniform() < 0.45 * mess:
-                self._via[phase] = rng.normal(0, 1, 3) * [0.05, 0.05, 0.04] + [0.0, 0.0, 0.03]
+        self._draw_detours("approach", "carry")
 
     def first_phase(self, view: View) -> str:
         bottle = view.objects["bottle"]
@@ -104,7 +100,9 @@ class BottleSkill(Skill):
         return float(np.linalg.norm(self._grasp(view) - view.seen_tcp[:3, 3]))
 
     def _do_approach(self, view: View) -> Intent:
-        detour = self._detour(view, view.objects["bottle"][:3, 3] + [-0.14, 0.0, 0.085], 0.10)
+        detour = self._detour(
+            view, view.objects["bottle"][:3, 3] + [-0.14, 0.0, 0.085], TABLE_Z + 0.08
+        )
         if detour is not None:
             return Intent(at(self._rotation, detour), OPEN_HAND)
         goal = self._grasp(view) - self._rotation[:, 2] * 0.10
@@ -230,18 +228,3 @@ class BottleSkill(Skill):
     def _mark_miss(self) -> None:
         if self._slip.any():
             self.label = "miss"
-
-    def _detour(self, view: View, around: Array, lowest: float) -> Array | None:
-        """Position to pass through first in a messy episode, until it has been reached."""
-        if self.phase not in self._via:
-            return None
-        self.label = "detour"
-        if self._via_goal is None:
-            goal = around + self._via[self.phase]
-            goal[2] = max(goal[2], lowest if self.phase == "carry" else TABLE_Z + 0.08)
-            self._via_goal = goal
-        if float(np.linalg.norm(self._via_goal - view.tcp[:3, 3])) < 0.03 or self._steps > 80:
-            del self._via[self.phase]
-            self._via_goal = None
-            return None
-        return self._via_goal

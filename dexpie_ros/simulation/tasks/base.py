@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dexpie_ros.geometry import Array, Pose
 from dexpie_ros.simulation.kinematics import pose_of
 from dexpie_ros.simulation.rendering import mujoco
+from dexpie_ros.simulation.scene import Eye
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,11 @@ class Task(ABC):
     handled: str
     """Body that the hand is to hold; disturbances act on it."""
     dwell = 5
+    limit: float
+    """s, within which a person says that it should be done."""
     home_joints: Array
+    eye = Eye()
+    """The front camera."""
 
     def bind(self, model: mujoco.MjModel) -> None:
         """Look up ids in the compiled model."""

@@ -72,6 +72,7 @@ class BottleTask(Task):
     stages = ("home", "grasped", "above_platform")
     object_names = ("bottle", "platform")
     handled = "bottle"
+    limit = 16.0
     home_joints = np.array([-0.6, -1.45, 2.2, -0.75, 1.0, 3.14])
 
     def __init__(self, config: BottleConfig):
