@@ -1,0 +1,226 @@
+"""Playing back: order, time, pause, seek, loop; and executing a recording again."""
+
+import threading
+import time
+
+import factories
+import numpy as np
+import pytest
+from factories import Recipe
+
+from dexpie_ros import messages
+from dexpie_ros.control.arbiter import Arbiter
+from dexpie_ros.control.types import STEP_NS, Command, RobotState, Source
+from dexpie_ros.episodes import EpisodeError, EpisodeInfo, EpisodeWriter, read_episode
+from dexpie_ros.episodes.execution import ApproachConfig, approach, as_chunks, recorded_commands
+from dexpie_ros.episodes.replay import Replay
+from dexpie_ros.geometry import rotation_angle
+from dexpie_ros.simulation.cell import Cell
+from dexpie_ros.simulation.lockstep import LockstepConfig, LockstepRunner, Task
+
+
+class Clock:
+    """Stands until told to go on."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return factories.write_episode(tmp_path_factory.mktemp("e") / "e", Recipe(steps=25))
+
+
+def steps_of(got):
+    return [
+        (m.log_time_ns - factories.START_NS) // STEP_NS for m in got if m.topic == "/control/step"
+    ]
+
+
+def test_everything_comes_in_order_and_as_it_was_recorded(path):
+    got = []
+    replay = Replay(path, rate=1000)
+    assert replay.run(got.append) == len(replay) == 125
+    times = [m.log_time_ns for m in got]
+    assert times == sorted(times) and steps_of(got) == list(range(25))
+    step = factories.control_step(Recipe(), 7)
+    mine = [m for m in got if m.topic == "/control/step"][7]
+    assert mine.cdr == messages.serialize(messages.bag().control_step(step))
+    assert replay.types["/control/step"] == "dexpie_msgs/msg/ControlStep"
+
+
+def test_time_follows_the_rate(path):
+    clock = Clock()
+    replay = Replay(path, topics=["/control/step"], rate=2.0, clock=clock)
+    got = []
+    replay_time = []
+    for now, expected in ((0.0, 1), (0.0199, 1), (0.02, 2), (0.1, 6)):
+        clock.now = now
+        rows = replay._due() if expected > len(got) else []
+        got += rows
+        replay_time.append(replay.position_s)
+        assert len(got) == expected
+    assert replay_time == pytest.approx([0.0, 0.0398, 0.04, 0.2])
+
+
+def test_pause_holds_and_seek_jumps(path):
+    clock = Clock()
+    replay = Replay(path, topics=["/control/step"], clock=clock, start_s=0.4)
+    assert replay._due() == [10]
+    clock.now = 0.05
+    replay.pause()
+    clock.now = 9.0
+    assert replay.position_s == pytest.approx(0.45) and replay.paused
+    replay.pause(False)
+    clock.now = 9.03
+    assert replay._due() == [11, 12]
+    replay.seek(0.0)
+    assert replay._due() == [0]
+    replay.seek(100)
+    assert replay._due() == [24] and replay._due() is None
+    replay.rate = 10
+    replay.seek(0.0)
+    clock.now += 0.01
+    assert replay._due() == [0, 1, 2]
+
+
+def test_loop_goes_on_until_stopped(path):
+    got = []
+    replay = Replay(path, topics=["/control/step"], rate=500, loop=True)
+
+    def publish(message):
+        got.append(message)
+        if len(got) == 60:
+            replay.stop()
+
+    replay.run(publish)
+    assert steps_of(got)[:51] == [*range(25), *range(25), 0]
+
+
+def test_a_paused_player_can_be_stopped(path):
+    replay = Replay(path)
+    replay.pause()
+    thread = threading.Thread(target=replay.run, args=(lambda _: None,))
+    thread.start()
+    time.sleep(0.05)
+    replay.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_seek_brings_the_latched_state_of_that_moment(tmp_path):
+    bag = messages.bag()
+    with EpisodeWriter(tmp_path / "e", EpisodeInfo("e")) as writer:
+        for k in range(10):
+            t = factories.START_NS + k * STEP_NS
+            step = bag.control_step(factories.control_step(Recipe(), k))
+            writer.write("/control/step", messages.serialize(step), t, t)
+            if k in (2, 5):
+                state = bag.intervention_state(t, step_mode(k), "", k)
+                writer.write("/intervention/state", messages.serialize(state), t, t)
+        writer.finish("success")
+    got = []
+    replay = Replay(tmp_path / "e", rate=1000, start_s=0.16)
+    replay.run(got.append)
+    assert (
+        got[0].topic == "/intervention/state"
+        and got[0].log_time_ns == factories.START_NS + 2 * STEP_NS
+    )
+    assert steps_of(got) == list(range(4, 10)) and len(got) == 8
+
+
+def step_mode(k):
+    return factories.control_step(Recipe(), k).mode
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), 1e9])
+def test_impossible_rates_are_refused(path, rate):
+    with pytest.raises(EpisodeError, match="rate"):
+        Replay(path, rate=rate)
+
+
+def test_a_topic_that_was_not_recorded_is_named(path):
+    with pytest.raises(EpisodeError, match="nothing recorded on /teleop/glove; there is: /arm"):
+        Replay(path, topics=["/teleop/glove"])
+
+
+def test_the_approach_is_slow_and_ends_at_the_first_command(path):
+    recipe = Recipe()
+    now = Command(factories.tcp_at(recipe, 0.0), factories.hand_at(recipe, 0.0))
+    goal = Command(factories.tcp_at(recipe, 2.0), factories.hand_at(recipe, 2.0))
+    way = [now, *approach(now, goal, ApproachConfig(speed=0.05, turn=0.3, hand=0.5))]
+    assert way[-1] is goal and approach(goal, goal) == []
+    for a, b in zip(way, way[1:]):
+        assert np.linalg.norm(b.tcp.position - a.tcp.position) <= 0.05 * 0.04 + 1e-9
+        turn = rotation_angle(a.tcp.matrix()[:3, :3], b.tcp.matrix()[:3, :3])
+        assert turn <= 0.3 * 0.04 + 1e-9
+        assert np.abs(b.hand - a.hand).max() <= 0.5 * 0.04 + 1e-9
+
+
+def test_recorded_commands_go_through_the_arbiter_as_they_were(path):
+    """Executed again from where the recording began, the arbiter's commands are the recorded ones."""
+    episode = read_episode(path)
+    commands = recorded_commands(episode)
+    start = factories.START_NS * 2
+    arbiter = Arbiter()
+    arbiter.start("deployment")
+    robot = RobotState(start, np.zeros(6), np.zeros(6), commands[0].tcp, commands[0].hand)
+    arbiter.step(start, robot, None)
+    chunks = as_chunks(commands, start + STEP_NS, size=8, overlap=3)
+    assert all(len(c) == 8 or c is chunks[-1] for c in chunks)
+    done = []
+    for k in range(1, 26):
+        now = start + k * STEP_NS
+        while chunks and chunks[0].time_ns <= now:
+            assert arbiter.add_chunk(chunks.pop(0))
+        step = arbiter.step(now, robot, None)
+        assert step.source is Source.POLICY
+        done.append(step.command)
+    assert not chunks
+    recorded = np.stack([c.tcp.position for c in commands])
+    executed = np.stack([c.tcp.position for c in done])
+    # The synthetic motion starts at speed, the limiter from rest: it lags, and never by much.
+    assert np.abs(executed - recorded).max() < 0.01
+    assert np.abs(executed[-1] - recorded[-1]).max() < 0.002
+    executed_hand = np.stack([c.hand for c in done])
+    assert np.abs(executed_hand - episode.command_hand).max() < 0.05
+
+
+def test_a_simulated_session_executed_again_reaches_the_same_outcome(tmp_path):
+    """The recorded commands, through arbiter and limits, in the scene of the same seed."""
+    settings = LockstepConfig()
+    runner = LockstepRunner(settings)
+    try:
+        seed = next(
+            s
+            for s in range(20)
+            if runner.run(Task("demonstration", s), tmp_path).outcome == "success"
+        )
+    finally:
+        runner.close()
+    episode = read_episode(tmp_path / f"demonstration-{seed:06d}")
+    cell = Cell(settings.cell)
+    try:
+        state = cell.reset(seed)
+        arbiter = Arbiter(settings.arbiter)
+        arbiter.start("deployment")
+        chunks = as_chunks(recorded_commands(episode), state.time_ns + STEP_NS)
+        for _ in range(len(episode) + 25):
+            while chunks and chunks[0].time_ns <= state.time_ns:
+                arbiter.add_chunk(chunks.pop(0))
+            state = cell.step(arbiter.step(state.time_ns, state.robot, None).command)
+            if state.success:
+                break
+        assert state.success and not state.failure
+    finally:
+        cell.close()
+
+
+def test_what_was_lost_is_not_sent_to_a_robot(path):
+    episode = read_episode(path)
+    episode.command_hand[3] = np.nan
+    with pytest.raises(EpisodeError, match="first at step 3"):
+        recorded_commands(episode)
