@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.annotations import apply, read_annotations
 from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
@@ -21,7 +22,7 @@ class Entry:
 
     path: Path
     content: EpisodeFile | None
-    """Its ``info`` is as annotated, not as recorded."""
+    """Its ``info`` and ``human_steps`` are as annotated, not as recorded."""
     error: str = ""
     """Why there is no content."""
 
@@ -151,8 +152,15 @@ def _directories(root: Path) -> Iterator[Path]:
 def _entry(path: Path) -> Entry:
     try:
         content = read_episode_file(path) or describe(path)[0]
-        info = apply(content.info, read_annotations(path).current)
-        content = dataclasses.replace(content, info=info)
+        annotation = read_annotations(path).current
+        human = content.human_steps
+        if annotation.interventions is not None:
+            human = sum(b - a for a, b in annotation.interventions) // STEP_NS
+        content = dataclasses.replace(
+            content,
+            info=apply(content.info, annotation),
+            human_steps=min(human, content.steps),
+        )
     except EpisodeError as error:
         return Entry(path, None, str(error))
     return Entry(path, content)

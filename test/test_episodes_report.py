@@ -1,0 +1,64 @@
+"""The report counts what the factory wrote."""
+
+import math
+
+import factories
+import pytest
+
+from dexpie_ros.episodes import Collection
+from dexpie_ros.episodes.annotations import annotate
+from dexpie_ros.episodes.report import picture, report
+
+
+@pytest.fixture
+def root(tmp_path):
+    factories.write_collection(tmp_path / "c", 8)
+    return tmp_path / "c"
+
+
+def test_counts_by_kind_stage_and_policy(root):
+    annotate(root / "e005", stage="place")
+    annotate(root / "e006", use_for_critic=False, cause="collision")
+    (root / "bad").mkdir()
+    (root / "bad/episode.json").write_text("{")
+    figures = report(Collection(root))
+    groups = {(g.kind, g.stage): g for g in figures.groups}
+    assert [g.kind for g in figures.groups] == [
+        "demonstration", "deployment", "deployment", "correction",
+    ]  # fmt: skip
+    plain = groups["deployment", ""]
+    assert (plain.episodes, plain.successes, plain.failures) == (3, 1, 2)
+    assert plain.success_share == pytest.approx(1 / 3)
+    assert dict(plain.causes) == {"tipped": 1, "collision": 1}
+    assert plain.median_s == 50 * 0.04 and plain.longest_s == 2.0
+    assert groups["deployment", "place"].episodes == 1
+    demonstrations = groups["demonstration", ""]
+    assert demonstrations.human_share == 1.0 and demonstrations.policy_id == ""
+    corrections = groups["correction", ""]
+    assert corrections.human_share == pytest.approx(15 / 55)
+    assert corrections.with_intervention == 2
+    assert figures.total.episodes == 8 and figures.statuses == {"finished": 8, "broken": 1}
+    assert (figures.excluded_from_critic, figures.excluded_from_actor) == (1, 0)
+    text = figures.text()
+    assert "collision 1" in text and "episode.json" in text and "33 %" in text
+
+
+def test_corrected_interventions_count(root):
+    start = factories.START_NS
+    annotate(root / "e003", interventions=[(start, start + 400_000_000)])
+    (corrections,) = (g for g in report(Collection(root)).groups if g.kind == "correction")
+    assert corrections.human_steps == 10 + 15
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_the_picture_is_one(root, tmp_path, ending):
+    path = tmp_path / f"pictures/report.{ending}"
+    picture(report(Collection(root)), path)
+    head = path.read_bytes()[:200]
+    assert head.startswith(b"\x89PNG") if ending == "png" else b"<svg" in path.read_bytes()
+
+
+def test_an_empty_collection_is_reported_too(tmp_path):
+    figures = report(Collection(tmp_path))
+    assert math.isnan(figures.total.success_share) and "0 episodes" in figures.text()
+    picture(figures, tmp_path / "empty.png")
