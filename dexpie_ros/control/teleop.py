@@ -56,6 +56,9 @@ class TeleopConfig:
     side: Literal["left", "right"] = "right"
     """which glove is listened to"""
     retargeting: RetargetingConfig = Field(default_factory=RetargetingConfig)
+    """linear, per channel"""
+    learned_retargeting: str = ""
+    """directory of a learned retargeting, which then takes the linear one's place"""
     position_cutoff_hz: float = Field(0.0, ge=0)
     """low-pass on the tracker's position; 0 is off, for it costs delay"""
     rotation_cutoff_hz: float = Field(0.0, ge=0)
@@ -71,6 +74,15 @@ class TeleopConfig:
     """largest difference of an opening at a takeover"""
 
 
+def make_retargeting(settings: TeleopConfig) -> Retargeting:
+    """The retargeting that the settings name; ConfigError where its files cannot be used."""
+    if not settings.learned_retargeting:
+        return LinearRetargeting(settings.retargeting)
+    from dexpie_ros.control.retargeting_learned import LearnedRetargeting
+
+    return LearnedRetargeting.load(settings.learned_retargeting)
+
+
 class Teleop:
     """Follows one operator's tracker and glove, each on its own clock."""
 
@@ -78,7 +90,7 @@ class Teleop:
         self, settings: TeleopConfig | None = None, retargeting: Retargeting | None = None
     ) -> None:
         self.config = settings or TeleopConfig()
-        self._retargeting = retargeting or LinearRetargeting(self.config.retargeting)
+        self._retargeting = retargeting or make_retargeting(self.config)
         self._mounting = Pose(
             np.array(self.config.mounting_position), np.array(self.config.mounting_quaternion)
         )
