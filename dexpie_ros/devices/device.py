@@ -158,7 +158,8 @@ class Worker(Generic[S]):
         if not self._connected:
             return Status(self.name, Level.ERROR, self._problem, values)
         if age > self._stale_after:
-            return Status(self.name, Level.STALE, f"no sample for {values['age_s']} s", values)
+            message = self._stale_message(values["age_s"])
+            return Status(self.name, Level.STALE, message, values)
         level, message = self._health()
         return Status(self.name, level, message, values)
 
@@ -173,6 +174,9 @@ class Worker(Generic[S]):
 
     def _values(self) -> dict[str, str]:
         return {}
+
+    def _stale_message(self, age: str) -> str:
+        return f"no sample for {age} s" if age != "never" else "no sample yet"
 
     def _health(self) -> tuple[Level, str]:
         return Level.OK, "ok"
