@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from dexpie_ros.policy.actor import Actor, Batch
-from dexpie_ros.policy.conditioning import OptimalityEmbedding, sinusoid
+from dexpie_ros.policy.conditioning import OptimalityEmbedding, prefix_inputs, sinusoid
 from dexpie_ros.policy.diffusion import Diffusion, Draws, draw, masked_loss, prefix_mask
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.presets import PRESET_NAMES, preset
@@ -273,3 +273,12 @@ def test_training_loss_ignores_prefix_and_padding():
     # The target of a prefix slot is not learned: only its role as an input has a gradient.
     assert gradient[0, :4].abs().sum() > 0
     assert np.isfinite(gradient.numpy()).all()
+
+
+def test_prefix_inputs_golden_numbers():
+    prefix = torch.arange(4.0)[None, :, None].square().expand(-1, -1, 15)  # 0, 1, 4, 9
+    rows = prefix_inputs(prefix, torch.tensor([[1.0, 1.0, 1.0, 0.0]]))
+    assert rows.shape == (1, 4, 31)
+    assert rows[0, :, 0].tolist() == [1, 1, 1, 0]
+    assert rows[0, :, 1].tolist() == [0, 1, 4, 0]
+    assert rows[0, :, 16].tolist() == [0, 4, 12, 0]  # changes 1 and 3, times H = 4

@@ -13,7 +13,23 @@ import math
 import torch
 from torch import Tensor, nn
 
+from dexpie_ros.policy.actions import ACTION_DIM
 from dexpie_ros.policy.settings import DenoiserConfig, OptimalityConfig
+
+PREFIX_INPUTS = 2 * ACTION_DIM + 1
+
+
+def prefix_inputs(prefix: Tensor, mask: Tensor) -> Tensor:
+    """Local inputs (B, H, 31) of a prefix (B, H, 15) under mask (B, H): [mask, mask * a, change].
+
+    The change from slot to slot, times H, says what the positions hardly do: one step is a few
+    hundredths of their range, and a network that must find it as a difference of two inputs takes
+    several times as long to go on smoothly from the prefix.
+    """
+    both = (mask[:, 1:] * mask[:, :-1])[..., None]
+    change = (prefix[:, 1:] - prefix[:, :-1]) * both * prefix.shape[1]
+    change = torch.cat([torch.zeros_like(prefix[:, :1]), change], dim=1)
+    return torch.cat([mask[..., None], prefix * mask[..., None], change], dim=-1)
 
 
 def sinusoid(values: Tensor, size: int) -> Tensor:

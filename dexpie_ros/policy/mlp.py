@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dexpie_ros.policy.actions import ACTION_DIM
+from dexpie_ros.policy.conditioning import PREFIX_INPUTS, prefix_inputs
 from dexpie_ros.policy.settings import DenoiserConfig
 
 
@@ -44,7 +45,7 @@ class MLPDenoiser(nn.Module):
         self.output = nn.Linear(width, flat)
         self.prefix: nn.Linear | None = None
         if settings.prefix_conditioning:
-            self.prefix = nn.Linear(flat + horizon, width, bias=False)
+            self.prefix = nn.Linear(horizon * PREFIX_INPUTS, width, bias=False)
             # Zero: the network starts equal to plain overwriting of the prefix.
             nn.init.zeros_(self.prefix.weight)
         with torch.no_grad():  # no skip at the start: right for x0, learned for epsilon
@@ -55,8 +56,7 @@ class MLPDenoiser(nn.Module):
         """What the prefix (B, H, 15) under mask (B, H) adds to the input: [] or [(B, width)]."""
         if self.prefix is None:
             return []
-        masked = (prefix * mask[..., None]).flatten(1)
-        return [self.prefix(torch.cat([masked, mask], dim=-1))]
+        return [self.prefix(prefix_inputs(prefix, mask).flatten(1))]
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """Condition (B, C) -> what enters the input, each block, and the skip."""

@@ -57,7 +57,7 @@ class DenoiserConfig:
     vector_embedding: int = Field(default=0, ge=0)
     """Width of a small MLP over the observation; 0 gives it to the network as it is."""
     prefix_conditioning: bool = True
-    """Local inputs [mask, mask * a], zero at the start; False: the network must guess."""
+    """Local inputs of the prefix, zero at the start; False: the network must guess where it is."""
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dexpie_ros.policy.actions import ACTION_DIM
+from dexpie_ros.policy.conditioning import PREFIX_INPUTS, prefix_inputs
 from dexpie_ros.policy.settings import DenoiserConfig
 
 
@@ -90,7 +91,7 @@ class UNetDenoiser(nn.Module):
         self.prefix: nn.ModuleList | None = None
         if settings.prefix_conditioning:
             self.prefix = nn.ModuleList(
-                nn.Conv1d(ACTION_DIM + 1, widths[0], 3, padding=1) for _ in range(2)
+                nn.Conv1d(PREFIX_INPUTS, widths[0], 3, padding=1) for _ in range(2)
             )
             for layer in self.prefix.parameters():
                 # Zero: the network starts equal to plain overwriting of the prefix.
@@ -106,7 +107,7 @@ class UNetDenoiser(nn.Module):
         """Prefix (B, H, 15) under mask (B, H) -> [] or two terms (B, C0, H), for entry and exit."""
         if self.prefix is None:
             return []
-        inputs = torch.cat([prefix * mask[..., None], mask[..., None]], dim=-1).transpose(1, 2)
+        inputs = prefix_inputs(prefix, mask).transpose(1, 2)
         return [layer(inputs) for layer in self.prefix]
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
