@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -420,7 +420,7 @@ def camera_frame(camera: str) -> str:
 def ros() -> Messages:
     """Messages of the running ROS 2 (imports its Python packages)."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def message_class(name: str) -> Any:
         package, _, kind = name.split("/")
         return getattr(importlib.import_module(f"{package}.msg"), kind)

@@ -28,7 +28,7 @@ class InterventionArbiterParameters:
     """Parameters of the node; units in the names."""
 
     lockstep: bool = False
-    """True in simulation: message-driven, waits for every input of a step."""
+    """Wait for every input of a step (simulation that must not depend on the machine's speed)."""
     wait_for_teleop: bool = False
     """In lockstep: the operator's command belongs to every step."""
     wait_for_policy: bool = False
@@ -51,7 +51,13 @@ class InterventionArbiter(ContractNode):
         self.parameters = p = declare_config(self, InterventionArbiterParameters)
         self._lock = threading.RLock()
         self._arbiter = Arbiter(p.arbiter)
-        self._inputs = LockstepInputs(p.wait_for_teleop, p.wait_for_policy, p.inference_delay_steps)
+        self._driven = p.lockstep or bool(self.get_parameter("use_sim_time").value)
+        """In simulation measurements make the steps: a timer on a 25 Hz clock would alias."""
+        self._inputs = LockstepInputs(
+            p.lockstep and p.wait_for_teleop,
+            p.lockstep and p.wait_for_policy,
+            p.inference_delay_steps,
+        )
         self._paused = False
         self._published_mode: tuple[Mode, str, int] | None = None
         self._last: ControlStep | None = None
@@ -81,7 +87,7 @@ class InterventionArbiter(ContractNode):
         self.report_diagnostics(self._diagnose)
         self._publish_mode(self.now_ns())
         self._loop: ControlLoop | None = None
-        if not p.lockstep:
+        if not self._driven:
             self._loop = ControlLoop(STEP_NS * 1e-9, self._on_deadline, name="arbiter")
             self._loop.start()
 
@@ -102,7 +108,7 @@ class InterventionArbiter(ContractNode):
 
     def _take(self, stream: str, message: Any) -> None:
         with self._lock:
-            if self.parameters.lockstep:
+            if self._driven:
                 self._inputs.measured(stream, stamp_ns(message.header.stamp), message)
                 self._try_step()
             else:
@@ -112,7 +118,7 @@ class InterventionArbiter(ContractNode):
         with self._lock:
             stamp, command = stamp_ns(message.header.stamp), read_command(message)
             self._follower = (stamp, command)
-            if self.parameters.lockstep:
+            if self._driven:
                 self._inputs.teleop(stamp, command)
                 self._try_step()
 
@@ -156,10 +162,10 @@ class InterventionArbiter(ContractNode):
             return
         ready = self._inputs.ready()
         if ready is None:
-            # The world repeats a state that nobody seems to have answered: say it again.
-            if self._last is not None and self._inputs.repeated == self._last.time_ns:
-                self._inputs.repeated = 0
+            # The world repeats itself, so somebody may not have heard the last step: say it again.
+            if self._last is not None and self._inputs.repeated:
                 self._publish(self._last)
+            self._inputs.repeated = False
             return
         for chunk in ready.chunks:
             self._arbiter.add_chunk(chunk)
@@ -224,7 +230,7 @@ class InterventionArbiter(ContractNode):
         """Before a scene is set up: in simulation nobody commands until the episode starts."""
         with self._lock:
             self._arbiter.stop()
-            self._paused = self.parameters.lockstep
+            self._paused = self._driven
             response.success, response.message = True, ""
         return response
 
@@ -234,7 +240,7 @@ class InterventionArbiter(ContractNode):
             response.episode_id = request.episode_id
             if not response.success:
                 return response
-            self._inputs.start_episode(policy=bool(request.policy_id))
+            self._inputs.start_episode(bool(request.policy_id), stamp_ns(request.scene_stamp))
             self._paused = False
             self._publish_mode(self.now_ns())
             self._try_step()
@@ -245,7 +251,7 @@ class InterventionArbiter(ContractNode):
         with self._lock:
             self._arbiter.stop()
             self._inputs.end_episode()
-            self._paused = self.parameters.lockstep
+            self._paused = self._driven
             self._publish_mode(self.now_ns())
         response.success = True
         return response
@@ -257,7 +263,7 @@ class InterventionArbiter(ContractNode):
                 "mode": mode.name,
                 "interventions": self._arbiter.interventions,
             }
-            missing = self._inputs.missing() if self.parameters.lockstep else ""
+            missing = self._inputs.missing() if self._driven else ""
         if self._loop is not None:
             values.update(dataclasses.asdict(self._loop.statistics()))
             if self.count_publishers("/control/command") > 1:

@@ -14,6 +14,9 @@ from typing import Any
 
 from dexpie_ros.control.types import STEP_NS, Chunk, Command
 
+FRESH_NS = 5 * STEP_NS
+"""Where the operator's command is not waited for: an older one counts as lost."""
+
 
 @dataclass
 class Ready:
@@ -42,11 +45,17 @@ class LockstepInputs:
         self._last_step_ns = 0
         self._ask_policy = False
         self._first_step = True
-        self.repeated = 0
-        """Stamp of a state that arrived again after its step was made; 0 without one."""
+        self._scene_ns = 0
+        self._newest_chunk_ns = self._newest_answer_ns = 0
+        self.repeated = False
+        """The world said the same state again: somebody did not hear something."""
 
-    def start_episode(self, policy: bool) -> None:
-        """From the next step on the policy server answers each step, if ``policy``."""
+    def start_episode(self, policy: bool, scene_ns: int = 0) -> None:
+        """From the next step on the policy server answers each step, if ``policy``.
+
+        Measurements from before ``scene_ns`` are of the scene before and make no step.
+        """
+        self._scene_ns = scene_ns
         self._ask_policy = policy and self._wait_policy
         self._first_step = True
         self._answered.clear()
@@ -57,17 +66,22 @@ class LockstepInputs:
         self.start_episode(policy=False)
 
     def measured(self, stream: str, time_ns: int, message: Any) -> None:
-        if time_ns == self._last_step_ns:
-            self.repeated = time_ns
+        if stream == "tcp" and self._measured.get("tcp", (0, None))[0] == time_ns:
+            self.repeated = True
         self._measured[stream] = (time_ns, message)
 
     def teleop(self, time_ns: int, command: Command) -> None:
         self._teleop = (time_ns, command)
 
     def chunk(self, chunk: Chunk) -> None:
-        self._chunks.append(chunk)
+        if chunk.time_ns > self._newest_chunk_ns:
+            self._newest_chunk_ns = chunk.time_ns
+            self._chunks.append(chunk)
 
     def policy_answered(self, time_ns: int, inferred: bool) -> None:
+        if time_ns <= self._newest_answer_ns:
+            return  # said twice
+        self._newest_answer_ns = time_ns
         self._answered[time_ns] = inferred
         if inferred:
             self._due.append(time_ns + self._delay * STEP_NS)
@@ -81,7 +95,11 @@ class LockstepInputs:
         stamps = {
             self._measured[s][0] if s in self._measured else 0 for s in ("arm", "hand", "tcp")
         }
-        if len(stamps) != 1 or stamps == {0} or stamps == {self._last_step_ns}:
+        if (
+            len(stamps) != 1
+            or stamps == {self._last_step_ns}
+            or min(stamps) < max(1, self._scene_ns)
+        ):
             return "measurements of arm and hand"
         now = stamps.pop()
         if self._wait_teleop and (self._teleop is None or self._teleop[0] != now):
@@ -103,6 +121,8 @@ class LockstepInputs:
             self._due.popleft()
             chunks.append(self._chunks.popleft())
         self._answered.pop(self._last_step_ns, None)
-        follower = self._teleop[1] if self._teleop is not None and self._teleop[0] == now else None
+        follower = None
+        if self._teleop is not None and now - self._teleop[0] <= FRESH_NS:
+            follower = self._teleop[1]
         parts = {stream: message for stream, (_, message) in self._measured.items()}
         return Ready(now, parts["arm"], parts["hand"], parts["tcp"], follower, chunks)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dexpie_ros.config import ConfigError, config
-from dexpie_ros.control.types import STEP_NS, ControlStep, Mode, Observation
+from dexpie_ros.control.types import STEP_NS, Chunk, ControlStep, Observation
 from dexpie_ros.messages import (
     read_control_step,
     read_image,
@@ -57,7 +57,8 @@ class PolicyServer(ContractNode):
         self._policy = self._load(p.policy)
         self._async = self._start_inference()
         self._skipped = 0
-        self._running = self._begun = False
+        self._running, self._scene_ns, self._answered_ns = False, 0, 0
+        self._answers: list[tuple[Any, Any]] = []
         self._episode = ""
         spec = self._policy.config.observation
         self._buffer = ObservationBuffer(needs_objects=bool(spec.object_names), cameras=spec.images)
@@ -118,9 +119,12 @@ class PolicyServer(ContractNode):
         if not self._running:
             return
         step = read_control_step(message)
-        if not self._begun and step.mode is Mode.HOLD:
+        if step.time_ns < self._scene_ns:
             return  # of the time before the episode
-        self._begun = True
+        if step.time_ns == self._answered_ns:
+            for publisher, answer in self._answers:  # asked again: they were not heard
+                publisher.publish(answer)
+            return
         if self.parameters.lockstep:
             self._pending = step
             self._answer_pending()
@@ -129,7 +133,7 @@ class PolicyServer(ContractNode):
         else:
             self._skipped += 1
 
-    def _serve_start(self, request: Any, response: Any) -> Any:
+    async def _serve_start(self, request: Any, response: Any) -> Any:
         """A new episode: another policy where the request names its directory, and its seed."""
         try:
             if request.policy_id:
@@ -138,15 +142,33 @@ class PolicyServer(ContractNode):
         except (OSError, ValueError) as error:
             response.success, response.message = False, str(error)
             return response
-        self._async.reset(int(request.seed))
+        self._scene_ns = stamp_ns(request.scene_stamp) or self.now_ns()
+        self._async.reset(int(request.seed), stamp_ns(request.scene_stamp) or None)
         if (
             not self.parameters.lockstep
         ):  # in lockstep stamps decide, and the scene is already there
             self._buffer.clear()
-        self._skipped, self._running, self._begun, self._pending = 0, True, False, None
+        self._skipped, self._running, self._pending = 0, False, None
         self._episode = request.episode_id
-        response.success, response.episode_id = True, request.episode_id
+        response.episode_id, response.message = request.episode_id, await self._scene_missing()
+        response.success = self._running = not response.message
         return response
+
+    async def _scene_missing(self, patience_s: float = 10.0) -> str:
+        """In lockstep the first observation must be here before the first step; "" once it is.
+
+        The world repeats a state until it is answered, so a late subscription gets it too.
+        """
+        waited = 0.0
+        while (
+            self.parameters.lockstep and self._buffer.at(self._scene_ns, read_robot_state) is None
+        ):
+            if waited >= patience_s:
+                missing = self._buffer.missing() or "the scene's first state"
+                return f"no observation within {patience_s:g} s: waiting for {missing}"
+            await self.pause(0.02)
+            waited += 0.02
+        return ""
 
     # -- inference -------------------------------------------------------------------------------
     def _answer_pending(self) -> None:
@@ -162,7 +184,8 @@ class PolicyServer(ContractNode):
     def _work(self) -> None:
         """Robot: infer in this thread from the newest observation not younger than the step."""
         while (step := self._steps.get()) is not None:
-            observation = self._buffer.newest(read_robot_state)
+            observation = self._buffer.at(step.time_ns, read_robot_state)
+            observation = observation or self._buffer.newest(read_robot_state)
             if observation is not None:
                 self._answer(step, observation)
 
@@ -172,25 +195,26 @@ class PolicyServer(ContractNode):
             delay_ns = self.parameters.inference_delay_steps * STEP_NS
             done_ns = step.time_ns + delay_ns if self.parameters.lockstep else self.now_ns()
             chunk = self._async.arrived(chunk, done_ns)
+        self._answered_ns, self._answers = step.time_ns, []
         if chunk is not None:
-            self._chunk_publisher.publish(self.messages.action_chunk(chunk, self._episode))
+            message = self.messages.action_chunk(chunk, self._episode)
+            self._answers.append((self._chunk_publisher, message))
         if chunk is not None or self.parameters.lockstep:
-            statistics = self._async.statistics()
-            self._status_publisher.publish(
-                self.messages.policy_status(
-                    step.time_ns,
-                    policy_id=self._policy.policy_id,
-                    inferred=chunk is not None,
-                    prefix_length=chunk.prefix_length if chunk is not None else 0,
-                    inferences=statistics.inferences,
-                    skipped=self._skipped,
-                    latency_s=(
-                        statistics.p50_ms / 1e3,
-                        statistics.p95_ms / 1e3,
-                        statistics.p99_ms / 1e3,
-                    ),
-                )
-            )
+            self._answers.append((self._status_publisher, self._status(step, chunk)))
+        for publisher, message in self._answers:
+            publisher.publish(message)
+
+    def _status(self, step: ControlStep, chunk: Chunk | None) -> Any:
+        statistics = self._async.statistics()
+        return self.messages.policy_status(
+            step.time_ns,
+            policy_id=self._policy.policy_id,
+            inferred=chunk is not None,
+            prefix_length=chunk.prefix_length if chunk is not None else 0,
+            inferences=statistics.inferences,
+            skipped=self._skipped,
+            latency_s=(statistics.p50_ms / 1e3, statistics.p95_ms / 1e3, statistics.p99_ms / 1e3),
+        )
 
     def _diagnose(self) -> tuple[int, str, dict[str, object]]:
         statistics = self._async.statistics()

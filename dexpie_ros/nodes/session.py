@@ -111,7 +111,8 @@ class Session(ContractNode):
             scene = interface("dexpie_msgs/srv/ResetScene").Request(
                 task=request.task, stage=request.stage, seed=request.seed
             )
-            await self._ask(self._reset, scene)
+            answer = await self._ask(self._reset, scene)
+            request.scene_stamp = answer.stamp
         if self._recorder_start is not None:
             await self._ask(self._recorder_start, request)
         if self._policy_start is not None and request.policy_id:

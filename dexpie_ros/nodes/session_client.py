@@ -40,6 +40,8 @@ class SessionClient:
         self.step: Any = None
         """The newest /control/step message."""
         self.steps_seen = 0
+        self._complaints: dict[str, str] = {}
+        self.node.subscribe("/diagnostics", self._on_diagnostics)
         self.node.subscribe("/session/state", self._on_state)
         self.node.subscribe("/control/step", self._on_step)
 
@@ -63,6 +65,19 @@ class SessionClient:
         self.step = message
         self.steps_seen += 1
 
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            level = status.level[0] if isinstance(status.level, bytes) else status.level
+            if level:
+                self._complaints[status.name] = status.message
+            else:
+                self._complaints.pop(status.name, None)
+
+    def _error(self, text: str) -> GraphError:
+        """``text`` with what the nodes themselves complain of."""
+        said = "; ".join(f"{name}: {message}" for name, message in self._complaints.items())
+        return GraphError(f"{text}. The nodes say: {said}" if said else text)
+
     def spin_for(self, seconds: float) -> None:
         """Serve callbacks for this long (wall time)."""
         end = time.monotonic() + seconds
@@ -82,8 +97,8 @@ class SessionClient:
             if idle and self.step is not None and self._start.service_is_ready():
                 return
         if self._state is None:
-            raise GraphError(f"no /session/state within {timeout_s:g} s: is the session node up?")
-        raise GraphError(
+            raise self._error(f"no /session/state within {timeout_s:g} s: is the session node up?")
+        raise self._error(
             f"no /control/step within {timeout_s:g} s: see the log of intervention_arbiter and of "
             "what it waits for (arm, hand, teleop)"
         )
@@ -123,26 +138,26 @@ class SessionClient:
             self._spin_once()
             if self._state is not None and self._state.phase == IDLE:
                 return
-        raise GraphError(
+        raise self._error(
             f"the episode was not ended within {timeout_s:g} s: see the operator's log"
         )
 
     def _ask(self, client: Any, request: Any, timeout_s: float = 60.0) -> Any:
         if not client.wait_for_service(timeout_sec=10.0):
-            raise GraphError(f"{client.srv_name} is not there: is the session node up?")
+            raise self._error(f"{client.srv_name} is not there: is the session node up?")
         future = client.call_async(request)
         end = time.monotonic() + timeout_s
         while not future.done() and time.monotonic() < end:
             self._spin_once()
         if not future.done():
-            raise GraphError(f"{client.srv_name} did not answer within {timeout_s:g} s")
+            raise self._error(f"{client.srv_name} did not answer within {timeout_s:g} s")
         answer = future.result()
         if not answer.success:
-            raise GraphError(f"{client.srv_name}: {answer.message}")
+            raise self._error(f"{client.srv_name}: {answer.message}")
         # The state that belongs to the answer may arrive after it.
         if client is self._start:
             while self._state is None or self._state.phase == IDLE:
                 self._spin_once()
                 if time.monotonic() > end:
-                    raise GraphError("/session/state did not follow the start of the episode")
+                    raise self._error("/session/state did not follow the start of the episode")
         return answer

@@ -17,6 +17,7 @@ from dexpie_ros.messages import read_command, stamp_ns
 from dexpie_ros.nodes.base import ERROR, OK, ContractNode
 from dexpie_ros.runtime import abort, declare_config, run_node
 from dexpie_ros.simulation.cell import Cell, CellConfig, CellState
+from dexpie_ros.simulation.disturbances import DisturbanceConfig
 from dexpie_ros.simulation.streams import JPEG_QUALITY, encode_jpeg, state_messages
 
 
@@ -31,6 +32,7 @@ class SimulatedCellParameters:
     images: bool = True
     width: int = 320
     height: int = 240
+    disturbances: DisturbanceConfig = DisturbanceConfig()
     jpeg_quality: int = JPEG_QUALITY
     command_timeout_s: float = 5.0
 
@@ -45,7 +47,9 @@ class SimulatedCell(ContractNode):
         super().__init__("simulated_cell")
         self.parameters = declare_config(self, SimulatedCellParameters)
         p = self.parameters
-        self._config = CellConfig(task=p.task, width=p.width, height=p.height)
+        self._config = CellConfig(
+            task=p.task, width=p.width, height=p.height, disturbances=p.disturbances
+        )
         self._outputs = {
             topic: self.publisher(topic)
             for topic in (
@@ -58,7 +62,7 @@ class SimulatedCell(ContractNode):
         self._commands: dict[int, Command] = {}
         self._last_command: Command | None = None
         self._reset_request: tuple[int, str] | None = None
-        self._reset_answer: tuple[bool, str, int] | None = None
+        self._reset_answer: tuple[bool, str, CellState | None] | None = None
         self._idle = False
         self._stopping = False
         self._problem = ""
@@ -98,8 +102,10 @@ class SimulatedCell(ContractNode):
             self._reset_request, self._reset_answer = (request.seed, request.stage), None
             self._condition.notify_all()
             self._condition.wait_for(lambda: self._reset_answer is not None or self._stopping, 30)
-            answer = self._reset_answer or (False, "the world did not answer within 30 s", 0)
-        response.success, response.message, response.tick = answer
+            answer = self._reset_answer or (False, "the world did not answer within 30 s", None)
+        response.success, response.message, state = answer
+        if state is not None:
+            response.tick, response.stamp = state.tick, self.messages.time(state.time_ns)
         return response
 
     def _diagnose(self) -> tuple[int, str, dict[str, object]]:
@@ -111,7 +117,7 @@ class SimulatedCell(ContractNode):
     def _run(self) -> None:
         try:
             self._live()
-        except Exception as error:  # noqa: BLE001 - a thread's error must end the node, not vanish
+        except Exception as error:
             if self.context.ok():  # else: Ctrl-C came while something was being published
                 abort(error)
 
@@ -174,11 +180,12 @@ class SimulatedCell(ContractNode):
     def _reset(self, cell: Cell) -> CellState:
         assert self._reset_request is not None
         seed, stage = self._reset_request
+        answer: tuple[bool, str, CellState | None]
         try:
             state = cell.reset(seed, stage)
-            answer = (True, "", state.tick)
+            answer = (True, "", state)
         except ValueError as error:
-            state, answer = cell.state, (False, str(error), cell.state.tick)
+            state, answer = cell.state, (False, str(error), None)
         with self._condition:
             self._commands.clear()
             self._last_command = None

@@ -50,7 +50,7 @@ class SimulatedOperatorNode(ContractNode):
         self._kind, self._phase = "", IDLE_PHASE
         self._resets, self._first_tick = -1, 0
         self._seen = 0
-        self._judged, self._uncalibrated = True, False
+        self._judged, self._uncalibrated = True, True
         self._asked: Any = None
         self._robot = ObservationBuffer(needs_objects=False)
         self._scene: dict[int, Any] = {}
@@ -112,6 +112,8 @@ class SimulatedOperatorNode(ContractNode):
                 self._output = self._operator.observe(state, self._mode)
                 self._seen = stamp
             self._act(stamp, self._output)
+            if self._uncalibrated and state.scene_tick == 0:
+                self._press_calibrate()
         self._scene.clear()
 
     def _begin(self, state: CellState) -> None:
@@ -128,10 +130,6 @@ class SimulatedOperatorNode(ContractNode):
         if output.note:
             note = {"time_ns": stamp, "note": output.note}
             self._events.publish(self.messages.text(json.dumps(note)))
-        self._uncalibrated |= output.calibrate
-        if self._uncalibrated and self._calibrate.service_is_ready():
-            self._uncalibrated = False
-            self._press(self._calibrate, interface("std_srvs/srv/Trigger").Request())
         if self._phase == IDLE_PHASE:
             return
         if output.toggle and (self._asked is None or self._asked.done()):
@@ -142,6 +140,15 @@ class SimulatedOperatorNode(ContractNode):
                 outcome=output.outcome, cause=output.cause
             )
             self._press(self._end, request)
+
+    def _press_calibrate(self) -> None:
+        """While the scene stands still and the hand is held like the robot's, until it was heard."""
+        if self._calibrate.service_is_ready():
+            future = self._press(self._calibrate, interface("std_srvs/srv/Trigger").Request())
+            future.add_done_callback(self._calibrated)
+
+    def _calibrated(self, future: Any) -> None:
+        self._uncalibrated = not future.result().success
 
     def _press(self, client: Any, request: Any) -> Any:
         """A key press: what it did is seen on the state topics; a refusal is logged."""

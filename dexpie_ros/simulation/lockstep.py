@@ -83,6 +83,8 @@ class Rollout:
     human_steps: int
     interventions: int
     stalls: int
+    contact: bool = False
+    """The hand touched the object at some step."""
     latencies_ms: tuple[float, ...] = ()
     """Of each inference."""
     seams_m: tuple[float, ...] = ()
@@ -149,6 +151,7 @@ class _Run:
         self._latencies: list[float] = []
         self._human_steps = 0
         self._success_step: int | None = None
+        self._contact = False
 
     def loop(self) -> Rollout:
         state = self._cell.reset(self._task.seed, self._task.stage)
@@ -160,6 +163,7 @@ class _Run:
             self._record_state(state)
             output = self._operator.observe(state, self._arbiter.mode)
             step = self._decide(state, output)
+            self._contact |= state.contact
             if state.success and self._success_step is None:
                 self._success_step = state.scene_tick
             if output.outcome:
@@ -221,6 +225,7 @@ class _Run:
             human_steps=self._human_steps,
             interventions=self._arbiter.interventions,
             stalls=step.stalls,
+            contact=self._contact,
             latencies_ms=tuple(self._latencies),
             seams_m=tuple(seam.distance for seam in self._arbiter.executor.statistics.seams),
             directory=str(self._writer.directory) if self._writer is not None else "",

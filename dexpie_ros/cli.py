@@ -1,0 +1,155 @@
+"""`dexpie ...`: one command for everything that is not a ROS node.
+
+Each group of commands lives with its room; here they are only put together. A user's mistake
+(a bad option, a missing file, a config with an unknown key) is one line on stderr and status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dexpie_ros import __version__
+from dexpie_ros.config import ConfigError
+
+Command = Callable[[argparse.Namespace], int]
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="dexpie", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"dexpie_ros {__version__}")
+    groups = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in _GROUPS:
+        add(groups)
+    options = parser.parse_args(arguments)
+    command: Command = options.run
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, FileNotFoundError, FileExistsError, PermissionError) as error:
+        # ConfigError, EpisodeError, PolicyError and their like are ValueErrors that say what to do.
+        if not isinstance(error, ConfigError) and not _is_ours(error):
+            raise
+        print(f"dexpie: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except RuntimeError as error:
+        if not _is_ours(error):
+            raise
+        print(f"dexpie: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _is_ours(error: Exception) -> bool:
+    """Errors that were written for the person at the keyboard, not Python's own."""
+    return isinstance(error, OSError) or type(error).__module__.startswith("dexpie_ros")
+
+
+def _add_demo(groups: argparse._SubParsersAction) -> None:
+    parser = groups.add_parser(
+        "demo", help="the whole loop in simulation, from nothing to a report"
+    )
+    parser.add_argument("--quick", action="store_true", help="the same path in about three minutes")
+    parser.add_argument("--fresh", action="store_true", help="start over, forget what is there")
+    parser.add_argument("--output", type=Path, default=None, help="default: outputs/demo")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    parser.set_defaults(run=_run_demo)
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    from dexpie_ros import config
+    from dexpie_ros.demo.settings import DemoConfig, quick
+
+    values = config.to_dict(quick() if options.quick else DemoConfig())
+    for override in options.set:
+        config.set_override(values, override)
+    settings = config.from_dict(DemoConfig, values, "demo settings")
+    from dexpie_ros.demo.run import run_demo
+
+    folder = options.output or Path("outputs") / ("demo-quick" if options.quick else "demo")
+    command = " ".join(["dexpie demo", *(["--quick"] if options.quick else []),
+                        *(f"--set {s}" for s in options.set)])  # fmt: skip
+    run_demo(settings, folder, options.fresh, command)
+    return EXIT_OK
+
+
+def _add_launch(groups: argparse._SubParsersAction) -> None:
+    parser = groups.add_parser("launch", help="start a stack without `ros2 launch`")
+    parser.add_argument("stack", help="collect or deploy")
+    parser.add_argument("arguments", nargs="*", metavar="name:=value")
+    parser.add_argument("--show-args", action="store_true", help="list the arguments of the stack")
+    parser.set_defaults(run=_run_launch)
+
+
+def _run_launch(options: argparse.Namespace) -> int:
+    from dexpie_ros.graph import STACKS, parse_arguments, stack
+    from dexpie_ros.supervisor import run
+
+    if options.show_args and options.stack in STACKS:
+        for name, argument in STACKS[options.stack].items():
+            print(f"{name}:={argument.default}\t{argument.help}")
+        return EXIT_OK
+    return run(stack(options.stack, **parse_arguments(options.arguments)))
+
+
+def _add_doctor(groups: argparse._SubParsersAction) -> None:
+    parser = groups.add_parser("doctor", help="what is there, what is missing, what mends it")
+    parser.set_defaults(run=_run_doctor)
+
+
+def _run_doctor(options: argparse.Namespace) -> int:
+    from dexpie_ros import doctor
+
+    return doctor.run()
+
+
+def _add_evaluate(groups: argparse._SubParsersAction) -> None:
+    parser = groups.add_parser("evaluate", help="a policy on held-out starts, in lockstep")
+    parser.add_argument("policy", type=Path, help="directory of a policy")
+    parser.add_argument(
+        "--demo", type=Path, default=None, help="take laboratory and starts of a demo run"
+    )
+    parser.add_argument("--trials", type=int, default=None)
+    parser.add_argument("--first-seed", type=int, default=None)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=None, help="write the rollouts as JSON")
+    parser.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(options: argparse.Namespace) -> int:
+    from dexpie_ros.demo.evaluate_policy import evaluate_policy
+
+    evaluate_policy(
+        options.policy, options.demo, options.trials, options.first_seed, options.workers,
+        options.output,
+    )  # fmt: skip
+    return EXIT_OK
+
+
+def _add_policy(groups: argparse._SubParsersAction) -> None:
+    parser = groups.add_parser("policy", help="look at trained policies")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="what a policy is and was trained on")
+    show.add_argument("policy", type=Path)
+    show.set_defaults(run=_run_policy_show)
+
+
+def _run_policy_show(options: argparse.Namespace) -> int:
+    from dexpie_ros.policy.policy import Policy
+
+    policy = Policy.load(options.policy)
+    print(f"policy {policy.policy_id} in {options.policy}\n")
+    print((options.policy / "card.md").read_text(encoding="utf-8"))
+    return EXIT_OK
+
+
+_GROUPS = (_add_demo, _add_launch, _add_doctor, _add_evaluate, _add_policy)
+
+if __name__ == "__main__":
+    sys.exit(main())

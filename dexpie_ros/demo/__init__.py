@@ -1,0 +1,1 @@
+"""The main job from nothing to an improved policy: `dexpie demo`."""

@@ -1,0 +1,147 @@
+"""Experience: demonstrations, deployments and watched redeployments, live and in lockstep.
+
+Everything here does only what is not there yet, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from dexpie_ros.demo.live import live_graph, run_live
+from dexpie_ros.demo.settings import (
+    DEMONSTRATION_SEEDS,
+    DEPLOYMENT_SEEDS,
+    DemoConfig,
+    laboratory,
+    seeds,
+)
+from dexpie_ros.episodes.collection import Collection
+from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
+from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.simulation.lockstep import Task
+from dexpie_ros.simulation.parallel import run_parallel
+
+Advance = Callable[[], None]
+"""To be called whenever one more episode is there."""
+Bar = Callable[[str, int], AbstractContextManager[Advance]]
+"""Opens a progress bar of a title and a total."""
+
+
+def collect_demonstrations(settings: DemoConfig, folder: Path, bar: Bar) -> None:
+    """By teleoperation through the graph, then more of them by the lockstep runner."""
+    total = settings.live_demonstrations + settings.lockstep_demonstrations
+    numbers = seeds(DEMONSTRATION_SEEDS, total, settings)
+    tasks = [
+        Task("demonstration", seed, episode_id=f"demonstration-{seed:07d}") for seed in numbers
+    ]
+    live, lockstep = tasks[: settings.live_demonstrations], tasks[settings.live_demonstrations :]
+    _run_live(settings, folder, live, "demonstrations, live graph", bar)
+    _run_lockstep(settings, folder, lockstep, "demonstrations, lockstep", bar)
+
+
+def deploy(settings: DemoConfig, folder: Path, policy: Path, name: str, bar: Bar) -> None:
+    """The policy alone; where it failed, the same start again with the operator on watch."""
+    total = settings.live_starts + settings.lockstep_starts
+    numbers = seeds(DEPLOYMENT_SEEDS, total, settings)
+    tasks = [
+        Task(
+            "deployment", seed, pair_id=f"pair-{seed:07d}", episode_id=f"deployment-{seed:07d}",
+            policy_name=name,
+        )
+        for seed in numbers
+    ]  # fmt: skip
+    live, lockstep = tasks[: settings.live_starts], tasks[settings.live_starts :]
+    missing = _missing(folder, live) or _missing(folder, _corrections(folder, live))
+    if missing:
+        with bar("deployment, live graph", len(live)) as advance:
+            with live_graph(folder, settings, policy) as client:
+                for task in live:
+                    _once(client, folder, task, policy)
+                    for correction in _corrections(folder, [task]):
+                        _once(client, folder, correction, policy)
+                    advance()
+    _run_lockstep(settings, folder, lockstep, "deployment, lockstep", bar, policy)
+    watched = _corrections(folder, lockstep)
+    _run_lockstep(settings, folder, watched, "corrections, lockstep", bar, policy)
+
+
+def training_episodes(folder: Path) -> list[Episode]:
+    """All recorded episodes but those of the evaluation, in the order of their ids."""
+    found = Collection(folder / "episodes").filter(
+        kind=("demonstration", "deployment", "correction"), status="finished"
+    )
+    return sorted(found.read(), key=lambda episode: episode.id)
+
+
+def finished(folder: Path, episode_id: str) -> EpisodeInfo | None:
+    """The description of an episode that was recorded to its end."""
+    directory = folder / "episodes" / episode_id
+    try:
+        content = read_episode_file(directory)
+    except EpisodeError:
+        return None
+    return content.info if content is not None and content.status == "finished" else None
+
+
+def _corrections(folder: Path, tasks: Sequence[Task]) -> list[Task]:
+    failed = []
+    for task in tasks:
+        info = finished(folder, task.episode_id)
+        if info is not None and info.outcome == "failure":
+            name = task.episode_id.replace("deployment", "correction")
+            failed.append(replace(task, kind="correction", episode_id=name))
+    return failed
+
+
+def _missing(folder: Path, tasks: Sequence[Task]) -> list[Task]:
+    """Those that are not there; what an interruption left of them is removed."""
+    missing = []
+    for task in tasks:
+        if finished(folder, task.episode_id) is None:
+            shutil.rmtree(folder / "episodes" / task.episode_id, ignore_errors=True)
+            missing.append(task)
+    return missing
+
+
+def _run_live(
+    settings: DemoConfig, folder: Path, tasks: Sequence[Task], title: str, bar: Bar
+) -> None:
+    missing = _missing(folder, tasks)
+    if not missing:
+        return
+    with bar(title, len(missing)) as advance, live_graph(folder, settings) as client:
+        for task in missing:
+            run_live(client, task)
+            advance()
+
+
+def _once(client: SessionClient, folder: Path, task: Task, policy: Path) -> None:
+    if _missing(folder, [task]):
+        run_live(client, task, str(policy))
+
+
+def _run_lockstep(
+    settings: DemoConfig,
+    folder: Path,
+    tasks: Sequence[Task],
+    title: str,
+    bar: Bar,
+    policy: str | Path = "",
+) -> None:
+    missing = _missing(folder, tasks)
+    if not missing:
+        return
+    with bar(title, len(missing)) as advance:
+        run_parallel(
+            laboratory(settings),
+            missing,
+            folder / "episodes",
+            policy,
+            settings.workers,
+            lambda rollout: advance(),
+        )
