@@ -106,7 +106,7 @@ class ControlLoop:
             start = self._clock()
             try:
                 self._tick()
-            except Exception as error:  # handed on whole: to on_error or to stop()
+            except Exception as error:  # noqa: BLE001  handed on whole: to on_error or stop()
                 self.error = error
                 if self._on_error is not None:
                     self._on_error(error)

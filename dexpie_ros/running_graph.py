@@ -113,7 +113,7 @@ class RunningGraph:
             if self.log_file is not None:
                 log = FileLog(self.log_file, self._console)
             code = asyncio.run(main())
-        except BaseException as error:  # raised in the thread that asks, by the two futures
+        except BaseException as error:  # noqa: BLE001  raised where it is asked for
             if not self._started.done():
                 self._started.set_exception(error)
             self._result.set_exception(error)

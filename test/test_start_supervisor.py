@@ -21,7 +21,7 @@ BRIEF = Grace(interrupt=0.5, terminate=0.5, kill=5.0)
 
 @pytest.fixture(autouse=True)
 def modules_of_the_tests(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
 def plain(does, name="plain", **options):
