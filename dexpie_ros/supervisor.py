@@ -100,6 +100,7 @@ class Supervisor:
         folder = Path(
             self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="dexpie-launch-"))
         )
+        self._log(LAUNCH, f"starting {', '.join(spec.name for spec in self._specs)}")
         for spec in self._specs:
             file = folder / f"{spec.full_name.strip('/').replace('/', '.')}.yaml"
             file.write_text(yaml.safe_dump(spec.parameter_yaml()), encoding="utf-8")

@@ -94,6 +94,12 @@ make_venv() { # $1: Python, rest: options of venv
   echo "$made_for" >$VENV/.made-for
 }
 
+# The device drivers are tested against emulators where these are there; nothing else needs them.
+install_hardware_libraries() {
+  $VENV/bin/pip install --quiet --prefer-binary "$@" -e '.[hardware]' >>"$LOG" 2>&1 ||
+    say "the libraries of the real devices cannot be installed here (see $LOG): going on without"
+}
+
 # ROS 2 from PyPI.
 set_up_with_wheels() {
   [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
@@ -101,6 +107,7 @@ set_up_with_wheels() {
   make_venv "$1"
   say "2/3 Python packages, with ROS 2 Kilted from PyPI (about 2 GB, minutes)"
   quietly $VENV/bin/pip install --quiet -e '.[wheels,dev]'
+  install_hardware_libraries
   say "3/3 messages"
   quietly $VENV/bin/pip install --quiet --force-reinstall --no-deps ./msg
   echo '# ROS 2 comes from the wheels in .venv: nothing to set.' >$VENV/environment.sh
@@ -113,6 +120,7 @@ set_up_with_sourced_ros() {
   "$1" -c 'import numpy; print("numpy<2" if numpy.__version__.startswith("1.") else "numpy>=2")' \
     >$VENV/constraints.txt
   quietly $VENV/bin/pip install --quiet -c $VENV/constraints.txt -e '.[dev]'
+  install_hardware_libraries -c $VENV/constraints.txt
   say "3/3 messages"
   if command -v colcon >/dev/null; then
     quietly colcon build --base-paths msg --cmake-args "-DPython3_EXECUTABLE=$PWD/$VENV/bin/python"
