@@ -13,8 +13,9 @@ from critic_data import mixture, reach
 from dexpie_ros.config import ConfigError
 from dexpie_ros.critic import settings as presets
 from dexpie_ros.critic.critic import Critic
+from dexpie_ros.critic.measure import episode_returns
 from dexpie_ros.critic.settings import CriticConfig, FeatureConfig
-from dexpie_ros.critic.train import episode_returns, split, train_critic
+from dexpie_ros.critic.train import split, train_critic
 
 QUICK = dataclasses.replace(
     presets.best(max_steps=200), epochs=25, hidden=48, crossfit=3, learning_rate=3e-3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from dexpie_ros import config as configs
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.events import EventAuc, event_aucs
 from dexpie_ros.critic.label import LabelConfig
+from dexpie_ros.critic.measure import without_nan
 from dexpie_ros.critic.returns import ReturnConfig
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels
@@ -114,16 +114,8 @@ def critic_report(
 
 def to_plain(report: CriticReport) -> dict[str, Any]:
     """Plain values for JSON; undefined figures become null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    out: dict[str, Any] = plain(dataclasses.asdict(report))
-    return out
+    plain: dict[str, Any] = without_nan(dataclasses.asdict(report))
+    return plain
 
 
 def data_source(episode: Episode) -> NDArray[np.str_]:

@@ -13,15 +13,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dexpie_ros.critic import metrics, returns
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.features import features, resolve
+from dexpie_ros.critic.measure import episode_returns, measure
 from dexpie_ros.critic.network import ValueNetwork
 from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.critic.targets import cross_entropy, soft_targets
@@ -31,12 +30,6 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, message)."""
 
 State = dict[str, torch.Tensor]
-
-
-def episode_returns(episode: Episode, settings: returns.ReturnConfig) -> NDArray[np.float64]:
-    """What the critic learns for one episode (T,)."""
-    rewards = returns.stream(len(episode), episode.success, episode.human, settings)
-    return returns.targets(rewards, settings)
 
 
 def usable(episodes: Sequence[Episode]) -> list[Episode]:
@@ -200,7 +193,19 @@ def train_critic(
             whole.epoch()
             report(settings.epochs + done + 1, settings.epochs + epoch, "critic, all episodes")
         critic = Critic(settings, [whole.network], {}, inputs=[e.id for e in kept])
-    critic.metrics = _quality(critic, kept, data, held_out, fold, epoch, curve)
+    unseen = {
+        i: held_out[fold[i]].value(data.features[i]).numpy().astype(np.float64)
+        for i in range(len(kept))
+        if fold[i] >= 0
+    }
+    critic.metrics = {
+        "episodes": len(kept),
+        "networks": len(critic.networks),
+        "crossfit": settings.crossfit,
+        "epoch": epoch,
+        "held_out_rmse_per_epoch": [round(c, 6) for c in curve],
+        **measure(critic, kept, unseen),
+    }
     if out_dir is not None:
         critic.save(out_dir)
     return critic
@@ -244,69 +249,3 @@ def _train_folds(
     for run, state in zip(runs, best, strict=True):
         run.network.load_state_dict(state)
     return [run.network for run in runs], best_epoch, curve
-
-
-def _quality(
-    critic: Critic,
-    episodes: Sequence[Episode],
-    data: _Data,
-    held_out: Sequence[ValueNetwork],
-    fold: NDArray[np.int64],
-    epoch: int,
-    curve: list[float],
-) -> dict[str, Any]:
-    """metrics.json: held out beside in sample, by stage too."""
-    truth = [np.asarray(r, np.float64) for r in data.returns]
-    seen = [critic.values_in_sample(e) for e in episodes]
-    unseen: dict[int, NDArray[np.float64]] = {
-        i: held_out[fold[i]].value(data.features[i]).numpy().astype(np.float64)
-        for i in range(len(episodes))
-        if fold[i] >= 0
-    }
-    limits = [
-        returns.monte_carlo(
-            returns.stream(len(e), e.success, e.human, critic.settings.returns),
-            critic.settings.returns,
-        )
-        for e in episodes
-    ]
-    out: dict[str, Any] = {
-        "episodes": len(episodes),
-        "networks": len(critic.networks),
-        "crossfit": critic.settings.crossfit,
-        "epoch": epoch,
-        "held_out_rmse_per_epoch": [round(c, 6) for c in curve],
-        "clipped_share": float(np.mean(np.concatenate(limits) < -1.0 - 1e-9)),
-        "in_sample": _measure(range(len(episodes)), dict(enumerate(seen)), truth, episodes),
-        "held_out": _measure(list(unseen), unseen, truth, episodes) if unseen else None,
-        "by_stage": {},
-    }
-    for stage in sorted({e.info.stage for e in episodes}):
-        index = [i for i in unseen if episodes[i].info.stage == stage]
-        if index:
-            out["by_stage"][stage or "whole task"] = _measure(index, unseen, truth, episodes)
-    return out
-
-
-def _measure(
-    index: Sequence[int] | range,
-    values: dict[int, NDArray[np.float64]],
-    truth: Sequence[NDArray[np.float64]],
-    episodes: Sequence[Episode],
-) -> dict[str, Any]:
-    measured = metrics.value_metrics(
-        [values[i] for i in index], [truth[i] for i in index], [episodes[i].success for i in index]
-    )
-    plain: dict[str, Any] = _without_nan(dataclasses.asdict(measured))
-    return plain
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: what is not defined becomes null."""
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -112,6 +112,11 @@ def warning(text: str) -> str:
     return f'<p class="warning">{escape(text)}</p>'
 
 
+def below(text: str) -> str:
+    """The small second line of a cell; ``text`` is HTML."""
+    return f'<span class="note below">{text}</span>'
+
+
 def picture(image: NDArray[np.uint8], width: int = 208, quality: int = 80) -> str:
     """A data URI of an RGB image (height, width, 3), made no wider than ``width``."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

@@ -252,6 +252,37 @@ def data_sources(names: Sequence[str], live: ArrayLike, lockstep: ArrayLike) -> 
         return _svg(figure, "data_sources")
 
 
+def before_after(
+    names: Sequence[str],
+    before: Sequence[Interval],
+    after: Sequence[Interval] | None,
+    before_name: str,
+    after_name: str,
+    label: str,
+) -> bytes:
+    """One row per condition: a hollow dot before, a filled one after, each with its interval."""
+    name = f"before_after {label}"
+    with _figure(name, 1.0 + 0.46 * len(names), width_in=NARROW_IN) as (figure, (axes,)):
+        at = np.arange(len(names))[::-1]
+        sets = [(before, before_name, 0.13, "none", PALETTE[0])]
+        if after is not None:
+            sets.append((after, after_name, -0.13, PALETTE[1], PALETTE[1]))
+        for rates, who, shift, fill, colour in sets:
+            y = at + shift
+            for position, rate in zip(y, rates, strict=True):
+                axes.plot([rate.low, rate.high], [position] * 2, color=colour, linewidth=1.6)
+            axes.plot(
+                [r.value for r in rates], y, linestyle="none", marker="o", markersize=6.5,
+                markerfacecolor=fill, markeredgecolor=colour, label=who,
+            )  # fmt: skip
+        axes.set_yticks(at, names)
+        axes.tick_params(axis="y", length=0)
+        _percent_axis(axes, label)
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        figure.legend(loc="outside upper right", ncols=2, fontsize=9)
+        return _svg(figure, name)
+
+
 def calibration(predicted: ArrayLike, observed: ArrayLike, counts: ArrayLike) -> bytes:
     """Mean return against predicted value on episodes that the critic did not see."""
     p, r = np.asarray(predicted, np.float64), np.asarray(observed, np.float64)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexpie_ros.critic.report import CriticReport
+from dexpie_ros.evaluation.gate import Decision
+from dexpie_ros.evaluation.panel import PanelResult
 from dexpie_ros.evaluation.statistics import Trial
 
 Floats = NDArray[np.float64]
@@ -112,6 +114,10 @@ class ReportData:
     baseline: str = ""
     """The policy that all others are compared with; empty: the first."""
     live_checks: tuple[LiveCheck, ...] = ()
+    panel: PanelResult | None = None
+    """The fixed panel before the improvement phase."""
+    panel_after: PanelResult | None = None
+    gate: Decision | None = None
     episodes: tuple[EpisodeView, ...] = ()
     critic: CriticReport | None = None
     data: tuple[DataSource, ...] = ()

@@ -1,0 +1,80 @@
+"""The panel's section of a report: every condition before and after, and what the gate says."""
+
+from __future__ import annotations
+
+from dexpie_ros.evaluation import html, plots
+from dexpie_ros.evaluation.gate import Decision
+from dexpie_ros.evaluation.html import below, escape
+from dexpie_ros.evaluation.panel import PanelResult, PanelRow, compare_panels
+from dexpie_ros.evaluation.statistics import Interval
+
+
+def panel_section(before: PanelResult, after: PanelResult | None, gate: Decision | None) -> str:
+    """Figures as tables and as dots with intervals; ``after`` may not exist yet."""
+    text = "" if gate is None else _gate(gate)
+    measures = [("success", [r.success for r in before.rows]),
+                ("contact entry", [r.contact_entry for r in before.rows])]  # fmt: skip
+    later = None if after is None else [after.row(r.condition) for r in before.rows]
+    text += _table(before, after)
+    names = [r.condition.replace("_", " ") for r in before.rows]
+    drawings = []
+    for measure, first in measures:
+        second = None
+        if later is not None:
+            second = [r.success if measure == "success" else r.contact_entry for r in later]
+        drawings.append((measure, names, first, second))
+    hit = [r for r in before.rows if r.recovery is not None]
+    if hit:
+        second = None if after is None else [_recovery(after.row(r.condition)) for r in hit]
+        drawings.append(
+            (
+                "recovery from a disturbance",
+                [r.condition.replace("_", " ") for r in hit],
+                [_recovery(r) for r in hit],
+                second,
+            )
+        )
+    text += '<div class="pair">'
+    for measure, rows, first, second in drawings:
+        drawn = plots.before_after(
+            rows, first, second, before.checkpoint, "" if after is None else after.checkpoint,
+            measure,
+        )  # fmt: skip
+        text += html.figure(drawn, f"{measure}; 95 % Wilson intervals.", measure)
+    return text + "</div>"
+
+
+def _recovery(row: PanelRow) -> Interval:
+    return row.recovery if row.recovery is not None else Interval(float("nan"), 0.0, 1.0)
+
+
+def _gate(gate: Decision) -> str:
+    said = {
+        "rl_finetune": "Improve from the policy's own deployment now",
+        "continue_bc": "Collect more demonstrations first",
+    }[gate.phase]
+    sure = "" if gate.certain else " The intervals allow the other decision too: run more trials."
+    return (
+        f'<div class="verdict"><p>{said} (<code>{gate.phase}</code>): '
+        f"{escape('; '.join(gate.reasons))}.{sure}</p></div>"
+    )
+
+
+def _table(before: PanelResult, after: PanelResult | None) -> str:
+    heads = ["condition", "starts", f"success, {before.checkpoint}"]
+    rows = [[escape(r.condition), str(r.trials), _share(r.success)] for r in before.rows]
+    if after is not None:
+        heads += [f"success, {after.checkpoint}", "difference (points)", "McNemar p"]
+        for row, change in zip(rows, compare_panels(before, after), strict=True):
+            d = change.success
+            row += [
+                _share(change.after.success),
+                f"{100 * d.value:+.0f}{below(f'[{100 * d.low:+.0f}, {100 * d.high:+.0f}]')}",
+                f"{change.test.p:.3f}",
+            ]
+    return html.table(heads, rows, range(1, len(heads)))
+
+
+def _share(rate: Interval) -> str:
+    interval = f"[{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
+    return f"{100 * rate.value:.0f} %{below(interval)}"
