@@ -291,16 +291,15 @@ def test_fuzzed_images_never_raise():
     detector = CubeDetector(CubeConfig(), K)
     pose = geometry.make_pose(geometry.rotation_exp([2.4, 0.5, 0.6]), [0.02, -0.03, 0.35])
     view = render(pose, CubeConfig())[160:320, 240:400]
-    for _ in range(200):
+    for _ in range(100):
         image = view.copy()
         y, x = rng.integers(0, 120, 2)
         image[y : y + 40, x : x + 40] = rng.integers(0, 256, (40, 40))
         detector.detect(image)
-    noise = rng.integers(0, 256, (10_000, 24, 24), np.uint8)
-    for image in noise:
-        detector.detect(image)
+    for _ in range(25):  # 10 000 patches of 24 x 24, 400 to an image
+        detector.detect(rng.integers(0, 256, (480, 480), np.uint8))
     points = np.concatenate(face_corners(0.06, 0.045)[:2])
-    for _ in range(1_000):  # corners that no cube has
+    for _ in range(300):  # corners that no cube has
         count = int(rng.choice([4, 8]))
         pixels = rng.uniform(-1e3, 1e3, (count, 2)) * rng.choice([0.0, 1.0, 1e4])
         found, reason = detector._solve(points[:count], pixels)

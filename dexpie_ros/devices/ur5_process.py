@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+import types
 from typing import Any
 
 import numpy as np
@@ -324,6 +325,7 @@ class ArmProcess:
 
 def main(argv: list[str]) -> None:
     """Entry point of the child; never returns."""
+    sys.excepthook = _die
     link = socket.socket(fileno=int(argv[0]))
     link.setblocking(False)
     settings = config.from_dict(Ur5Config, json.loads(argv[1]), "arm process")
@@ -332,12 +334,16 @@ def main(argv: list[str]) -> None:
     except Leave as leave:
         with contextlib.suppress(EOFError):
             wire.send(link, wire.pack_event(Phase.CONNECTING, leave.reason))
-        # No destructors: ur_rtde's would reconnect or crash where the connection is gone.
         os._exit(leave.code)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        sys.stderr.flush()
-        os._exit(1)
+
+
+def _die(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    """End without destructors: ur_rtde's would reconnect or crash where the connection is gone."""
+    sys.__excepthook__(kind, error, trace)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 if __name__ == "__main__":

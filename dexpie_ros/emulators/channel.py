@@ -108,6 +108,7 @@ async def serve(
     ``ready`` is printed as one JSON line with the control port added.
     """
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_quiet_end)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, channel.finished.set)
     if tied:
@@ -128,6 +129,12 @@ async def serve(
         pending.cancel()
     if task in done:
         task.result()
+
+
+def _quiet_end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """asyncio's streams (3.11) complain about their own tasks being cancelled at the end."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
 
 
 async def ticks(frequency: float) -> Any:

@@ -1,0 +1,56 @@
+"""A short look at configured devices, for `dexpie doctor --hardware`: is each there and well?
+
+Nothing is moved and nothing is written to the arm: it is asked over its dashboard only, since
+opening the control interface would stop a running program.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from dexpie_ros.devices import ur_dashboard
+from dexpie_ros.devices.device import DeviceError, Level, Status, Worker, wait_until
+from dexpie_ros.devices.ur5_config import Ur5Config
+from dexpie_ros.devices.ur5_process import RTDE_PORT
+
+
+def probe_arm(settings: Ur5Config, name: str = "arm", timeout: float = 1.0) -> Status:
+    """Ports, robot mode and safety of a UR controller; takes at most about four ``timeout`` s."""
+    began = time.monotonic()
+    problem = ur_dashboard.reachable(settings.host, RTDE_PORT, timeout)
+    if problem:
+        return Status(name, Level.ERROR, f"not reachable: {problem}; check cable and address")
+    values = {"host": settings.host, "reply_s": f"{time.monotonic() - began:.3f}"}
+    try:
+        for key, question in (
+            ("version", "PolyscopeVersion"),
+            ("robot_mode", "robotmode"),
+            ("safety", "safetystatus"),
+        ):
+            values[key] = ur_dashboard.ask(settings.host, question, timeout)
+        remote = "true"
+        if settings.model == "ur5e":
+            remote = ur_dashboard.ask(settings.host, "is in remote control", timeout)
+    except ur_dashboard.DashboardError as error:
+        return Status(name, Level.ERROR, str(error), values)
+    if "NORMAL" not in values["safety"] and "REDUCED" not in values["safety"]:
+        return Status(name, Level.ERROR, f"safety: {values['safety']}", values)
+    if "RUNNING" not in values["robot_mode"]:
+        message = f"{values['robot_mode']}: power on and release the brakes on the pendant"
+        return Status(name, Level.ERROR, message, values)
+    if "true" not in remote:
+        return Status(name, Level.ERROR, "remote control is off; switch it on the pendant", values)
+    return Status(name, Level.OK, "ok", values)
+
+
+def probe(device: Worker[Any], timeout: float = 3.0) -> Status:
+    """Start a hand, camera, tracker or glove, wait until it is well or ``timeout`` s, stop it."""
+    device.start()
+    wait_until(lambda: device.status().level in (Level.OK, Level.WARN), timeout, 0.02)
+    status = device.status()
+    try:
+        device.stop()
+    except DeviceError as error:
+        return Status(device.name, Level.ERROR, str(error), status.values)
+    return status
