@@ -51,7 +51,7 @@ def live_graph(
     )
     with RunningGraph(specs, log_file=folder / "graph.log") as graph:
         with SessionClient(watch=graph.check) as client:
-            client.wait_ready()
+            client.wait_ready(nodes=[spec.name for spec in specs])
             yield client
 
 

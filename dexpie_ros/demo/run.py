@@ -73,8 +73,10 @@ def run_demo(settings: DemoConfig, folder: Path, fresh: bool, command: str) -> P
 
 def _isolate() -> None:
     """The demo's graph talks to nobody else's: this machine only, and a domain of its own."""
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
+    if os.environ.get("ROS_DISTRO") == "humble":
+        os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
+    else:
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(10 + os.getpid() % 90))
     # One thread per process: two processes with two threads each are slower on two cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -88,16 +88,21 @@ class SessionClient:
         self._executor.spin_once(timeout_sec=0.1)
         self._watch()
 
-    def wait_ready(self, timeout_s: float = 60.0) -> None:
-        """Until the session is there and idle and the arbiter makes control steps."""
+    def wait_ready(self, timeout_s: float = 60.0, nodes: Sequence[str] = ()) -> None:
+        """Until the session is there and idle, the arbiter makes control steps, and ``nodes`` are
+        all on the graph."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             self._spin_once()
             idle = self._state is not None and self._state.phase == IDLE
+            if set(nodes) - set(self.node.get_node_names()):
+                continue
             if idle and self.step is not None and self._start.service_is_ready():
                 return
         if self._state is None:
             raise self._error(f"no /session/state within {timeout_s:g} s: is the session node up?")
+        if missing := sorted(set(nodes) - set(self.node.get_node_names())):
+            raise self._error(f"not on the graph within {timeout_s:g} s: {', '.join(missing)}")
         raise self._error(
             f"no /control/step within {timeout_s:g} s: see the log of intervention_arbiter and of "
             "what it waits for (arm, hand, teleop)"
