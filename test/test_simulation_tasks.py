@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from test_simulation_cell import bits
 
+from dexpie_ros import config
 from dexpie_ros.control.types import Command
+from dexpie_ros.simulation.benchmarks import bench_simulation
 from dexpie_ros.simulation.cell import Cell, CellConfig, CellState
+from dexpie_ros.simulation.collision import CollisionConfig
 from dexpie_ros.simulation.expert import Expert
 from dexpie_ros.simulation.kinematics import matrix_of
 from dexpie_ros.simulation.operator import Operator, OperatorConfig
+from dexpie_ros.simulation.pictures import draw
 from dexpie_ros.simulation.practice import practise
 from dexpie_ros.simulation.scene import TABLE_Z
 from dexpie_ros.simulation.skills import make_skill
@@ -240,3 +246,49 @@ def test_what_looks_wrong_is_said_so(cells: dict[str, Cell]) -> None:
     assert skill.look(View(beside, beside, view.hand, view.hand, objects, False))[0] == "misaligned"
     fist = np.full(6, 0.3)
     assert skill.look(View(beside, beside, fist, fist, objects, False))[0] == "bad_close"
+
+
+def test_hidden_plate_stops_the_hand_but_not_the_bottle_and_is_reported() -> None:
+    failures = Counter[str]()
+    for seed in range(6):
+        cell = Cell(CellConfig(collision=CollisionConfig(plate=1.0)))
+        start = cell.reset(seed)
+        plate = start.objects["hidden_plate"].position
+        assert plate[2] == pytest.approx(TABLE_Z)
+        assert settle(cell).objects["bottle"].position == pytest.approx(
+            start.objects["bottle"].position, abs=1e-3
+        )
+        failures[run(cell, seed).reason] += 1
+    assert failures["collision"] >= 4
+    none = Cell(CellConfig(collision=CollisionConfig(plate=0.3)))
+    heights = [none.reset(seed).objects["hidden_plate"].position[2] for seed in range(40)]
+    assert 4 <= sum(z > -1 for z in heights) <= 20
+    assert "hidden_plate" not in Cell(CellConfig()).reset(0).objects
+    with pytest.raises(config.ConfigError, match="scenario of task bottle"):
+        config.load(CellConfig, overrides=["task=box", "collision.plate=0.5"])
+
+
+def test_the_plate_cannot_be_seen() -> None:
+    images = []
+    for chance in (0.0, 1.0):
+        settings = CollisionConfig(plate=chance)
+        cell = Cell(CellConfig(width=64, height=48, collision=settings))
+        cell.reset(3)
+        images.append(cell.render("front").astype(int))
+        cell.close()
+    assert np.abs(images[0] - images[1]).max() <= 1  # rounding: the near plane moves with the scene
+
+
+def test_benchmark_carries_the_promised_figures() -> None:
+    figures = bench_simulation(quick=True)
+    assert figures["expert_realtime"] == figures["bottle_expert_realtime"]
+    for task in ("bottle", "drawer", "box"):
+        assert figures[f"{task}_expert_success"] >= 0.5
+        assert float(figures[f"{task}_expert_realtime"]) > 0
+
+
+def test_pictures_show_each_task(tmp_path: Path) -> None:
+    for path in draw(tmp_path):
+        image = cv2.imread(str(path))
+        assert image is not None and image.shape == (480, 640, 3)
+        assert image.std() > 20

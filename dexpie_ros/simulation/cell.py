@@ -15,6 +15,7 @@ import numpy as np
 from dexpie_ros.config import config
 from dexpie_ros.control.types import STEP_NS, Command, RobotState
 from dexpie_ros.simulation import disturbances
+from dexpie_ros.simulation.collision import PLATE, CollisionConfig, HiddenPlate
 from dexpie_ros.simulation.disturbances import DisturbanceConfig
 from dexpie_ros.simulation.expert import Expert
 from dexpie_ros.simulation.kinematics import ArmKinematics, matrix_of, pose_of
@@ -34,19 +35,22 @@ _STAGE_TICKS = 600
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _NEAR_M = 0.20
 
-__all__ = ["Cell", "CellConfig", "CellState", "Snapshot"]
+TaskName = Literal["bottle", "drawer", "box"]
+
+__all__ = ["Cell", "CellConfig", "CellState", "Snapshot", "TaskName"]
 
 
 @config
 class CellConfig:
     """One simulated cell."""
 
-    task: Literal["bottle", "drawer", "box"] = "bottle"
+    task: TaskName = "bottle"
     """The paper's tasks A, B and C."""
     bottle: BottleConfig = BottleConfig()
     drawer: DrawerConfig = DrawerConfig()
     box: BoxConfig = BoxConfig()
     disturbances: DisturbanceConfig = DisturbanceConfig()
+    collision: CollisionConfig = CollisionConfig()
     cameras: tuple[str, ...] = ("front", "wrist")
     width: int = 320
     """Images, px."""
@@ -69,6 +73,8 @@ class CellConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected {low}..{high}")
         if self.arm_speed <= 0 or self.hand_speed <= 0:
             raise ValueError("arm_speed and hand_speed must be positive")
+        if self.collision.plate and self.task != "bottle":
+            raise ValueError(f"collision.plate is a scenario of task bottle, not of {self.task}")
         if unknown := set(self.cameras) - {"front", "wrist"}:
             raise ValueError(f"cameras: no {sorted(unknown)}; there are front and wrist")
 
@@ -80,10 +86,13 @@ class Cell:
         self.config = config
         self.task = make_task(config.task, config)
         timestep = 1e-9 * STEP_NS / config.substeps
-        xml = scene_xml(self.task.assets(), self.task.bodies(), self.task.eye, timestep)
+        self._plate = HiddenPlate(config.collision)
+        bodies = self.task.bodies() + self._plate.xml()
+        xml = scene_xml(self.task.assets(), bodies, self.task.eye, timestep)
         self.model = mujoco.MjModel.from_xml_string(xml)
         self.data = mujoco.MjData(self.model)
         self.task.bind(self.model)
+        self._plate.bind(self.model)
         self._kinematics = ArmKinematics()
         self._site = self.model.site("tcp").id
         joints = [self.model.joint(name) for name in HAND_MOTOR_JOINTS]
@@ -139,6 +148,8 @@ class Cell:
                 f"{_STAGE_ATTEMPTS} attempts; is the task's config too hard for its skill?"
             )
         self._events = disturbances.draw(self.config.disturbances, np.random.default_rng([seed, 2]))
+        handled = self.state.objects[self.task.handled].position
+        self._plate.place(self.data, handled, np.random.default_rng([seed, 3]))
         self._fulfilled = 0
         self._state = self._observe(tick, resets, seed, stage, scene_tick=0)
         return self._state
@@ -283,7 +294,10 @@ class Cell:
         verdict = self.task.judge(data)
         self._fulfilled = self._fulfilled + 1 if verdict.fulfilled else 0
         success = self._fulfilled >= self.task.dwell
-        failure = verdict.failure
+        failure = verdict.failure or ("collision" if self._plate.hit(data) else "")
+        objects = self.task.objects(data)
+        if self._plate.present:
+            objects[PLATE] = pose_of(data.xpos[self._plate.body], data.xmat[self._plate.body])
         if before is not None and (before.success or before.failure):
             success, failure = before.success, before.reason
         elif success:
@@ -299,7 +313,7 @@ class Cell:
             hand_force=data.actuator_force[6:12] / HAND_LEVER,
         )
         return CellState(
-            tick=tick, time_ns=time_ns, robot=robot, objects=self.task.objects(data),
+            tick=tick, time_ns=time_ns, robot=robot, objects=objects,
             success=success, failure=bool(failure), reason=failure, contact=verdict.contact,
             resets=resets, task=self.task.name, stage=stage, seed=seed, scene_tick=scene_tick,
         )  # fmt: skip
