@@ -184,6 +184,9 @@ class OneBatch:
     def batch(self, index, generator):
         return self.rows
 
+    def prefetch(self, index):
+        pass
+
 
 def one_batch(rows=4, copies=4):
     """A few windows, each several times, so that one step draws several noises for each."""

@@ -30,7 +30,7 @@ class Batch:
     weight: Tensor
     """(B,) weight in the loss"""
     images: Tensor | None = None
-    """(B, V, 3, S, S) in 0 .. 1, or features (B, V, F) where a frozen encoder's are cached"""
+    """(B, V, 3, S, S) uint8, or features (B, V * F) where those of a frozen encoder are cached"""
 
 
 class Actor(nn.Module):
@@ -49,22 +49,31 @@ class Actor(nn.Module):
         )
         self.diffusion = Diffusion(config.diffusion)
 
-    def features(self, vector: Tensor, images: Tensor | None = None) -> Tensor:
-        """Observation vector (B, D) and images -> features (B, F)."""
-        if self.encoder is None or images is None:
+    def features(
+        self,
+        vector: Tensor,
+        images: Tensor | None = None,
+        augment: torch.Generator | None = None,
+    ) -> Tensor:
+        """Observation vector (B, D) and images, as in a batch -> features (B, F).
+
+        ``augment`` draws crops and colours; None looks at the centre.
+        """
+        if self.encoder is None:
             return vector
-        seen: Tensor = images.flatten(1) if images.ndim == 3 else self.encoder(images)
+        if images is None:
+            raise ValueError(f"no images given; trained on {self.config.observation.describe()}")
+        seen: Tensor = images if images.ndim == 2 else self.encoder(images, augment)
         return torch.cat([vector, seen.to(vector.dtype)], dim=-1)
 
-    def forward(self, batch: Batch, draws: Draws) -> Tensor:
+    def forward(self, batch: Batch, draws: Draws, augment: torch.Generator | None = None) -> Tensor:
         """Training loss (a scalar) of algorithm section 2 on one batch."""
         horizon = self.config.action.horizon
         mask = prefix_mask(draws.delay, horizon)
         noisy = self.diffusion.add_noise(batch.actions, draws.noise, draws.step)
         noisy = torch.where(mask[..., None], batch.actions, noisy)
-        condition = self.conditioner(
-            draws.step, self.features(batch.vector, batch.images), batch.optimality, draws.withheld
-        )
+        features = self.features(batch.vector, batch.images, augment)
+        condition = self.conditioner(draws.step, features, batch.optimality, draws.withheld)
         output = self.denoiser(noisy, batch.actions, mask.to(noisy.dtype), condition)
         error = output - self.diffusion.target(batch.actions, draws.noise, draws.step)
         inside = prefix_mask(batch.valid, horizon)

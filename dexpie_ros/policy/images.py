@@ -1,28 +1,30 @@
-"""From a camera's picture to what the encoder takes: one place for size and layout."""
+"""From cameras' pictures to what the encoder takes; the size is made by `episodes.images.shrink`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from dexpie_ros.episodes.images import shrink
 
 Picture = NDArray[np.uint8]
 
 
-def shrink(picture: Picture, size: int) -> Picture:
-    """RGB (H, W, 3) uint8 -> (3, size, size) uint8, bilinear, the whole field of view."""
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(
-            f"picture of shape {picture.shape}, {picture.dtype}; expected (H, W, 3) uint8 RGB"
-        )
-    resized = picture
-    if picture.shape[:2] != (size, size):
-        resized = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-    return np.ascontiguousarray(resized.transpose(2, 0, 1))
-
-
 def stack(pictures: Mapping[str, Picture], cameras: Sequence[str], size: int) -> Picture:
-    """Pictures by camera name -> (V, 3, size, size) uint8 in the order of ``cameras``."""
-    return np.stack([shrink(pictures[name], size) for name in cameras])
+    """RGB pictures (H, W, 3) by camera -> (V, 3, size, size) uint8 in the order of ``cameras``.
+
+    The memory is channels-last, as the network wants it. Raises ValueError for anything that is no
+    uint8 RGB picture.
+    """
+    rows = []
+    for name in cameras:
+        picture = pictures[name]
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(
+                f"camera {name}: picture of shape {picture.shape}, {picture.dtype}; expected "
+                "(H, W, 3) uint8 RGB"
+            )
+        rows.append(shrink(picture, size))
+    return np.stack(rows).transpose(0, 3, 1, 2)

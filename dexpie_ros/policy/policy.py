@@ -64,6 +64,11 @@ class Policy:
     def horizon(self) -> int:
         return self.config.action.horizon
 
+    @property
+    def encoder_origin(self) -> str:
+        """Where the image encoder's first weights came from; empty for a state policy."""
+        return self.actor.encoder.origin if self.actor.encoder is not None else ""
+
     def observe(
         self, observation: Observation
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
@@ -129,7 +134,8 @@ class Policy:
                 f"policy {self.policy_id}: trained on {self.config.observation.describe()}, but no "
                 "images were given; publish the cameras or load a state policy"
             )
-        return self._tensor(pictures).float().div_(255.0)
+        # Not through _tensor: the memory stays channels-last.
+        return torch.from_numpy(pictures)[None].to(self.device)
 
     def save(self, directory: str | Path, card: str = "") -> Path:
         """Write the whole directory or nothing; an older policy there is replaced."""
@@ -143,6 +149,7 @@ class Policy:
             "action_convention": actions.ACTION_CONVENTION,
             "sha256": hashes,
             "provenance": cfg.provenance(),
+            "encoder_origin": self.encoder_origin,
             "policy": policy,
         }
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
@@ -182,7 +189,10 @@ class Policy:
             weights = load_tensors(contents[_MODEL])
         except (NormalizerError, SafetensorError) as error:
             raise PolicyError(f"{folder}: {error}") from None
-        actor = Actor(config, build_encoder(config, load_weights=False))
+        encoder = build_encoder(config, load_weights=False)
+        if encoder is not None:
+            encoder.origin = str(values.get("encoder_origin", ""))
+        actor = Actor(config, encoder)
         _load_weights(actor, weights, folder / _MODEL)
         return Policy(config, actor, normalizer, device, _policy_id(hashes, values["policy"]))
 
@@ -213,6 +223,7 @@ def default_card(policy: Policy, lines: Sequence[str] = ()) -> str:
         f"actions: {actions.ACTION_CONVENTION}, H = {config.action.horizon}, "
         f"position scale {policy.normalizer.position_scale:.4f} m",
         f"prefix up to {config.prefix.max_delay} steps, kept with {config.prefix.keep_prob}",
+        *([f"image encoder: {policy.encoder_origin}"] if policy.encoder_origin else []),
         f"optimality: {config.optimality.kind}; beta {config.inference.beta}, "
         f"{config.inference.steps} steps",
         *lines,

@@ -27,7 +27,8 @@ class ActionConfig:
 class EncoderConfig:
     """Image encoder; unused by a state policy."""
 
-    arch: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    arch: Literal["resnet18", "resnet34", "resnet50", "small_cnn"] = "resnet18"
+    """`small_cnn`: 62 k parameters, for small images on a CPU; has no published weights."""
     weights: str = ""
     """File with R3M weights (.pt as published, or .safetensors); `random` asks for none by name."""
     trainable: bool = True
@@ -35,10 +36,16 @@ class EncoderConfig:
     """One network for all views, or one per view."""
     normalization: Literal["frozen_batchnorm", "groupnorm"] = "frozen_batchnorm"
     image_size: Count = 224
-    random_crop: Share = 0.0
+    random_crop: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each side that random cropping may remove; 0 turns it off."""
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """Brightness, contrast, saturation, hue; zeros turn it off."""
+
+    def __post_init__(self) -> None:
+        if self.arch == "small_cnn" and self.weights not in ("", "random"):
+            raise ValueError("weights: small_cnn has no published weights; set `random`")
+        if not self.trainable and self.normalization == "groupnorm":
+            raise ValueError("normalization: a frozen encoder needs frozen_batchnorm")
 
 
 @config

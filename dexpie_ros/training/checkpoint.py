@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -28,7 +29,12 @@ class Checkpoint:
         return self.path.is_file()
 
     def save(
-        self, step: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+        self,
+        step: int,
+        model: nn.Module,
+        average: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         """Replace the file atomically: a kill at any time leaves the last good one."""
         tensors: dict[str, Tensor] = {}
@@ -38,7 +44,7 @@ class Checkpoint:
         for name, parameter in model.named_parameters():
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}/{name}"] = value.detach().contiguous()
-        save_checkpoint(self.path, tensors, {"format": FORMAT, "step": str(step)})
+        save_checkpoint(self.path, tensors, {"format": FORMAT, "step": str(step), **(facts or {})})
 
     def load(self, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Restore what :meth:`save` wrote, into objects of the same settings; returns the step."""

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -72,8 +73,12 @@ class Data(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
-        """Rows ``index`` with whatever noise and augmentation the data wants."""
+    def batch(self, rows: NDArray[np.int64], generator: torch.Generator) -> Batch:
+        """Windows ``rows`` with whatever noise the data wants."""
+        ...
+
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
+        """The next batch will be ``rows``."""
         ...
 
 
@@ -122,21 +127,16 @@ def batch_index(settings: LoopConfig, step: int, windows: int) -> NDArray[np.int
     return np.concatenate(rows)
 
 
-_permutations: dict[tuple[int, int, int], NDArray[np.int64]] = {}
-
-
+@lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, windows: int) -> NDArray[np.int64]:
-    key = (seed, epoch, windows)
-    if key not in _permutations:
-        _permutations.clear()
-        _permutations[key] = np.random.default_rng([seed, epoch]).permutation(windows)
-    return _permutations[key]
+    return np.random.default_rng([seed, epoch]).permutation(windows)
 
 
 class Loop:
     """One run: holds network, average, optimiser and step; read :meth:`run` from top to bottom."""
 
     def __init__(self, actor: Actor, settings: LoopConfig, folder: Path | None = None) -> None:
+        """A checkpoint in ``folder`` is resumed from. Raises CheckpointError where it does not fit."""
         self.settings, self.folder = settings, folder
         self.accelerator = Accelerator(cpu=settings.device == "cpu")
         self.device = self.accelerator.device
@@ -185,10 +185,18 @@ class Loop:
         values = torch.stack(losses).float().cpu().numpy() if losses else np.zeros(0, np.float32)
         return Result(self.average, values, (self.step - first) * settings.batch_size / seconds)
 
+    def _rows(self, step: int, windows: int) -> NDArray[np.int64]:
+        """This process's share of the global batch."""
+        rows = batch_index(self.settings, step, windows)
+        return rows[self.accelerator.process_index :: self.accelerator.num_processes]
+
     def save(self) -> None:
         """Write the checkpoint, if this process is the one that writes."""
         if self.checkpoint is not None and self.accelerator.is_main_process:
-            self.checkpoint.save(self.step, self.actor, self.average, self.optimizer)
+            origin = self.actor.encoder.origin if self.actor.encoder is not None else ""
+            self.checkpoint.save(
+                self.step, self.actor, self.average, self.optimizer, {"encoder_origin": origin}
+            )
 
     def _update(self, data: Data, generator: torch.Generator, rate: float) -> Tensor:
         settings, rank = self.settings, self.accelerator.process_index
@@ -196,16 +204,16 @@ class Loop:
             1, np.uint64
         )
         generator.manual_seed(int(words[0] >> np.uint64(1)))
-        rows = batch_index(settings, self.step, len(data))
-        rows = rows[rank :: self.accelerator.num_processes]
-        batch = data.batch(torch.from_numpy(rows).to(self.device), generator)
+        rows = self._rows(self.step, len(data))
+        batch = data.batch(rows, generator)
+        data.prefetch(self._rows(self.step + 1, len(data)))
         config = self.actor.config
         shape = (len(rows), *batch.actions.shape[1:])
         draws = draw(shape, config.diffusion, config.prefix, config.optimality, generator)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
         ):  # fmt: skip
-            loss: Tensor = self.network(batch, draws)
+            loss: Tensor = self.network(batch, draws, generator)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.trained, settings.grad_clip, foreach=True)

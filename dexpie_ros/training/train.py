@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
+import yaml
 from pydantic import Field
-from torch import Tensor
 
 from dexpie_ros import config as cfg
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels
-from dexpie_ros.policy.actor import Actor, Batch
+from dexpie_ros.policy.actor import Actor
 from dexpie_ros.policy.encoders import build_encoder
 from dexpie_ros.policy.normalizer import Normalizer
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy, default_card
 from dexpie_ros.policy.presets import preset
 from dexpie_ros.policy.settings import PolicyConfig, Share
+from dexpie_ros.training.batches import (
+    Frames,
+    WindowTensors,
+    cacheable,
+    frozen_features,
+    missing_images,
+)
+from dexpie_ros.training.dataset import DatasetError
 from dexpie_ros.training.loop import Loop, LoopConfig, Progress, Result
 from dexpie_ros.training.recipes import CONDITIONS, Recipe, TrainingSet, build
 
@@ -76,45 +84,18 @@ def actor_preset(
     return ActorConfig(**values, data=DataConfig(observation_noise=noise))  # type: ignore[arg-type]
 
 
-class WindowTensors:
-    """All windows as tensors on the device: a batch is one gather."""
-
-    def __init__(
-        self, data: TrainingSet, normalizer: Normalizer, noise: float, device: torch.device
-    ) -> None:
-        windows = data.windows
-        self.vector = torch.from_numpy(normalizer.observation(windows.vector)).to(device)
-        self.actions = torch.from_numpy(normalizer.actions(windows.actions)).to(device)
-        self.valid = torch.from_numpy(windows.valid).to(device)
-        self.optimality = torch.from_numpy(data.optimality.astype(np.float32)).to(device)
-        self.weight = torch.from_numpy(data.weight.astype(np.float32)).to(device)
-        self.noise = noise
-
-    def __len__(self) -> int:
-        return len(self.valid)
-
-    def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
-        vector = self.vector[index]
-        if self.noise:
-            spread = torch.randn(vector.shape, generator=generator, device=vector.device)
-            vector = vector + self.noise * spread
-        return Batch(
-            vector,
-            self.actions[index],
-            self.valid[index],
-            self.optimality[index],
-            self.weight[index],
-        )
-
-
 def train_actor(
     config: ActorConfig,
     episodes: Sequence[Episode],
     labels: Mapping[str, Labels] | Sequence[Labels] | None,
     out_dir: str | Path,
     progress: Callable[[Progress], None] | None = None,
+    encoding: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Train an actor; returns its policy directory, ``out_dir/policy``.
+
+    ``progress`` hears of the training, ``encoding`` (done, total) of a frozen encoder at work
+    before it. Images come from the episodes: give it those of the dataset cache.
 
     ``out_dir`` also gets the resolved run (`run.yaml`), the loss (`metrics.jsonl`) and a
     checkpoint; called again with the same settings it resumes from there. Raises DatasetError where
@@ -132,14 +113,31 @@ def train_actor(
         config.data.human_share,
         config.data.skip_flagged,
     )
+    lacking = missing_images(data.episodes, settings.observation.images)
+    if lacking:
+        raise DatasetError(
+            f"{len(lacking)} episodes lack images ({lacking[0]}); train on "
+            "observation.images=[] or on episodes that have them"
+        )
     torch.manual_seed(config.loop.seed)
-    actor = Actor(settings, build_encoder(settings))
+    actor = Actor(settings, build_encoder(settings, load_weights=not config.init_from))
     normalizer = _start(actor, config, data)
     run = _describe(config, data)
     _claim(folder, run)
     loop = Loop(actor, config.loop, folder)
-    tensors = WindowTensors(data, normalizer, config.data.observation_noise, loop.device)
-    result = loop.run(tensors, progress)
+    with contextlib.ExitStack() as stack:
+        frames = features = None
+        if actor.encoder is not None:
+            frames = Frames(data, settings.observation.images, settings.encoder.image_size)
+            stack.callback(frames.close)
+            if cacheable(actor.encoder):
+                features = frozen_features(
+                    actor.encoder, frames, len(data.windows), loop.device, encoding
+                )
+        tensors = WindowTensors(
+            data, normalizer, config.data.observation_noise, loop.device, frames, features
+        )
+        result = loop.run(tensors, progress)
     policy = Policy(settings, result.actor, normalizer)
     target = folder / "policy"
     if loop.accelerator.is_main_process:
@@ -171,6 +169,8 @@ def _start(actor: Actor, config: ActorConfig, data: TrainingSet) -> Normalizer:
             f"({before.config.observation.describe()}); use the same preset and observation"
         )
     actor.load_state_dict({k: found.get(k, v) for k, v in wanted.items()})
+    if actor.encoder is not None:
+        actor.encoder.origin = before.encoder_origin
     return before.normalizer
 
 
@@ -196,8 +196,6 @@ def _claim(folder: Path, run: dict[str, Any]) -> None:
                     "another folder, or delete this one"
                 )
         return
-    import yaml
-
     cfg.write_atomic(path, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
 
 
