@@ -52,6 +52,12 @@ EXTRAS = {
         "openvr>=2,<3",  # Vive tracker
         "pyzmq>=25,<28",  # Manus glove without ROS
     ],
+    # Other data set formats: `dexpie episodes export|import`.
+    "formats": [
+        "pyarrow>=15,<27",  # LeRobotDataset v3
+        "h5py>=3.8,<4",  # robomimic, the authors' HDF5
+        "zarr>=2.16,<4",  # the authors' Zarr
+    ],
     "dev": [
         "pytest>=8,<10",
         "pytest-timeout>=2.3,<3",

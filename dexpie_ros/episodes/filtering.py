@@ -1,0 +1,46 @@
+"""The filters that `dexpie episodes list`, `report` and `export` share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from dexpie_ros.episodes.collection import Collection
+from dexpie_ros.episodes.episode import KINDS, Outcome
+
+
+def add_arguments(parser: argparse.ArgumentParser, root: str) -> None:
+    """Root and filters; values may be given several times where that makes sense."""
+    parser.add_argument("root", nargs="?", type=Path, default=Path(root), help="where episodes lie")
+    parser.add_argument("--kind", action="append", default=[], choices=KINDS)
+    outcomes = [outcome or "none" for outcome in get_args(Outcome)]
+    parser.add_argument("--outcome", action="append", default=[], choices=outcomes)
+    parser.add_argument("--task", default="")
+    parser.add_argument("--stage", default="")
+    parser.add_argument("--policy", default="", help="policy id")
+    parser.add_argument("--pair", default="", help="pair id")
+    parser.add_argument(
+        "--status", action="append", default=[],
+        choices=("recording", "finished", "aborted", "repaired", "broken"),
+    )  # fmt: skip
+    parser.add_argument("--use-for", default="", choices=("critic", "actor"))
+    parser.add_argument("--cause", default="")
+
+
+def choose(options: argparse.Namespace) -> Collection:
+    """The collection that the options describe."""
+    outcomes = ["" if name == "none" else name for name in options.outcome]
+    return Collection(options.root).filter(
+        kind=options.kind,
+        outcome=outcomes,
+        task=options.task,
+        stage=options.stage,
+        policy_id=options.policy,
+        pair_id=options.pair,
+        status=options.status,
+        use_for=options.use_for,
+        where=None if not options.cause else lambda entry: (
+            entry.content is not None and entry.content.info.cause == options.cause
+        ),
+    )  # fmt: skip
