@@ -116,6 +116,7 @@ def test_unplug_and_replug_and_no_old_command_is_repeated(hand, emulator):
     eventually(lambda: np.allclose(hand.newest().openings, 0.3, atol=0.002), 5.0)
 
 
+@pytest.mark.parametrize("transport", ["eb90"], indirect=True)
 def test_stall_and_heat_name_the_finger(hand, emulator):
     emulator.ask("stall", finger=3)
     eventually(lambda: hand.status().level is Level.ERROR)

@@ -19,8 +19,8 @@ from dexpie_ros.devices.clock import ClockMap
 from dexpie_ros.devices.device import Backoff, DeviceError, Level, Worker
 from dexpie_ros.devices.realsense_discovery import Discovery, UsbDiscovery
 
-WAIT_MS = 250
-MAX_MISSES = 4
+WAIT_MS = 100
+MAX_MISSES = 10
 """Waits in a row without a frame until the camera is opened anew."""
 RESET_AFTER = 3
 """Openings in a row without any frame until the camera is reset."""

@@ -35,6 +35,9 @@ class EventLog:
         self._events.append({"time_ns": now, "kind": kind, **data})
         return now
 
+    def clear(self) -> None:
+        self._events.clear()
+
     def read(self, kind: str = "", since_ns: int = 0) -> list[dict[str, Any]]:
         return [
             event

@@ -196,6 +196,13 @@ class Controller:
                 writer.write(frames[kind])
         return self.log.add("malformed", what=kind)
 
+    def reset(self) -> None:
+        """Everything in order again: no faults, robot running at its start, empty log."""
+        self.frozen = self.inputs_in_use = False
+        self.remote_control, self._nan_packets = True, 0
+        self.robot.reset()
+        self.log.clear()
+
     def script_starts(self, on: bool) -> None:
         self.robot.script_starts = on
 
@@ -231,13 +238,14 @@ class Controller:
             "fail_ik": self.fail_ik, "inputs_in_use": self.set_inputs_in_use,
             "remote_control": self.set_remote_control, "state": self.state, "trace": self.trace,
             "protective_stop": robot.protective_stop, "emergency_stop": robot.emergency_stop,
-            "power": robot.power, "halt": robot.halt,
+            "power": robot.power, "halt": robot.halt, "reset": self.reset,
         }  # fmt: skip
 
 
 async def run(arguments: argparse.Namespace) -> None:
     controller = Controller(arguments.host, arguments.model, arguments.unlock_delay)
-    controller.robot.place(arguments.joints)
+    controller.robot.home = arguments.joints
+    controller.robot.reset()
     await controller.open()
     channel = ControlChannel(controller.log, controller.handlers())
     ready = {"host": arguments.host, "model": arguments.model}

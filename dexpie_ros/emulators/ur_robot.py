@@ -42,6 +42,7 @@ class Robot:
     ) -> None:
         self.model, self.frequency, self.log = model, frequency, log
         self._unlock_delay = unlock_delay
+        self.home: Sequence[float] = HOME
         self.place(HOME)
         self.tcp = np.eye(4)
         self.runtime, self.safety, self.mode = STOPPED, 1, 7
@@ -69,6 +70,15 @@ class Robot:
         self.joints = np.array(joints, np.float64)
         self._target = self.joints.copy()
         self.velocity = np.zeros(6)
+
+    def reset(self) -> None:
+        """Powered on, no stop, no program, at rest at ``home``."""
+        self.halt("reset")
+        self.safety, self.mode = 1, 7
+        self.fail_ik, self.script_starts = False, True
+        self.place(self.home)
+        self.servo_count, self.target_changed_ns, self._last_servo = 0, 0, ()
+        self.trace.clear()
 
     def receive(self, values: dict[str, Any]) -> None:
         """Inputs of one data packet."""
