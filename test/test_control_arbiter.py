@@ -168,6 +168,19 @@ def test_a_second_key_press_takes_over_again_while_handing_back():
     assert rig.arbiter.interventions == 2
 
 
+def test_each_takeover_is_anchored_where_the_operator_is_then():
+    rig = running()
+    rig.step(follower())
+    rig.arbiter.toggle()
+    held = rig.step(follower()).command
+    rig.arbiter.toggle()
+    rig.step(follower())
+    rig.arbiter.toggle()  # 80 ms later, the hand has moved meanwhile
+    again = rig.step(follower((1.01, 2, 3)))
+    assert again.source is Source.BLEND
+    np.testing.assert_allclose(again.command.tcp.position, held.tcp.position, atol=1e-12)
+
+
 def test_a_lost_operator_holds_and_comes_back_where_he_left_off():
     rig = running()
     rig.step(follower())
