@@ -110,7 +110,7 @@ _COMMON = {
     "hardware": Argument(
         "real", "with sim:=false: the devices, or their emulators on loopback", ("real", "emulated")
     ),
-    "task": Argument("bottle", "what to do, see docs/tasks.md"),
+    "task": Argument("bottle", "what to do; simulated are bottle, drawer and box"),
     "record": Argument(True, "record every episode"),
     "images": Argument(
         "jpeg",
@@ -122,6 +122,7 @@ _COMMON = {
     "mode": Argument(
         "async", "inference while the arm moves, or while it waits", ("async", "sync")
     ),
+    "beta": Argument(-1.0, "guidance of the policy, 1 none; negative: as it was saved"),
     "device": Argument("cpu", "what the policy runs on: cpu, cuda, cuda:1 ..."),
     "role": Argument(
         "by_kind",
@@ -143,6 +144,8 @@ _COMMON = {
 
 STACKS: dict[str, dict[str, Argument]] = {"collect": _COMMON, "deploy": _COMMON}
 """Stacks and their arguments."""
+
+SIMULATED_TASKS = ("bottle", "drawer", "box")
 
 NODES = (
     "simulated_cell",
@@ -191,6 +194,9 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
     }
     if name == "deploy" and not values["policy"]:
         raise ConfigError("stack deploy needs a trained policy: policy:=<directory>")
+    if values["sim"] and values["task"] not in SIMULATED_TASKS:
+        known = ", ".join(SIMULATED_TASKS)
+        raise ConfigError(f"argument task:={values['task']}: simulated are {known}")
     for key in ("policy", "parameters"):
         path = str(values[key])
         if path and not Path(path).exists():
@@ -211,7 +217,13 @@ def _world(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
             # the cell makes the clock and does not follow it
             NodeSpec("simulated_cell", parameters={**cell, "images": v["images"] != "none"}),
             NodeSpec(
-                "simulated_operator", parameters={**clock, "role": v["role"], "seed": v["seed"]}
+                "simulated_operator",
+                parameters={
+                    **clock,
+                    "role": v["role"],
+                    "seed": v["seed"],
+                    "operator.cell.task": v["task"],
+                },
             ),
         ]
     device: dict[str, Value] = {**clock, "hardware": v["hardware"]}
@@ -261,6 +273,8 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         **stepped,
         "policy": str(Path(policy).absolute()),
         "device": v["device"],
+        "beta": v["beta"],
+        "inference_delay_steps": v["inference_delay_steps"],
         "inference.mode": v["mode"],
     }
     specs = [NodeSpec("teleop", parameters=stepped)]

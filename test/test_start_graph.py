@@ -3,11 +3,13 @@
 import dataclasses
 import importlib
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 
 from dexpie_ros.config import ConfigError
-from dexpie_ros.graph import NODES, STACKS, NodeSpec, parse_arguments, stack
+from dexpie_ros.graph import NODES, SIMULATED_TASKS, STACKS, NodeSpec, parse_arguments, stack
 
 NODE_FOLDER = Path(__file__).parent.parent / "dexpie_ros/nodes"
 
@@ -63,6 +65,17 @@ def test_robot_has_two_cameras_and_no_lockstep(tmp_path):
     }
 
 
+def test_simulated_tasks_are_those_of_the_simulation():
+    from dexpie_ros.simulation.cell import TaskName
+
+    assert get_args(TaskName) == SIMULATED_TASKS
+    for task in SIMULATED_TASKS:
+        specs = by_name(stack("collect", task=task))
+        assert specs["simulated_cell"].parameters["task"] == task
+        assert specs["simulated_operator"].parameters["operator.cell.task"] == task
+    stack("collect", sim=False, task="what a laboratory calls it")
+
+
 @pytest.mark.parametrize("images", ["jpeg", "raw", "none"])
 def test_images(images):
     specs = by_name(stack("collect", images=images))
@@ -103,6 +116,7 @@ def test_command_line_of_a_node():
         ("collect", {"rtf": "fast"}, "rtf:=fast: expected a number"),
         ("collect", {"seed": "1.5"}, "seed:=1.5: expected a whole number"),
         ("collect", {"sim": "yes"}, "sim:=yes: expected true or false"),
+        ("collect", {"task": "juggle"}, "task:=juggle: simulated are bottle, drawer, box"),
         ("collect", {"hardware": "fake"}, "hardware:=fake: known values: real, emulated"),
         ("deploy", {}, "needs a trained policy: policy:=<directory>"),
         ("deploy", {"policy": "/no/such"}, "policy:=/no/such: no such file or directory"),
@@ -128,13 +142,7 @@ def present_kinds():
 @pytest.mark.parametrize("kind", present_kinds())
 def test_nodes_declare_every_parameter_that_stacks_give_them(kind, tmp_path):
     pytest.importorskip("rclpy")
-    module = importlib.import_module(f"dexpie_ros.nodes.{kind}")
-    configs = [
-        value
-        for name, value in vars(module).items()
-        if dataclasses.is_dataclass(value) and name.endswith("Parameters")
-    ]
-    assert len(configs) == 1, f"nodes/{kind}.py: expected one class ...Parameters"
+    config = parameters_of(kind)
     everything = [
         spec
         for name in STACKS
@@ -145,7 +153,18 @@ def test_nodes_declare_every_parameter_that_stacks_give_them(kind, tmp_path):
     for spec in everything:
         for key, value in spec.parameters.items():
             if key != "use_sim_time":
-                check_declared(configs[0], key, value)
+                check_declared(config, key, value)
+
+
+def parameters_of(kind):
+    module = importlib.import_module(f"dexpie_ros.nodes.{kind}")
+    configs = [
+        value
+        for name, value in vars(module).items()
+        if dataclasses.is_dataclass(value) and name.endswith("Parameters")
+    ]
+    assert len(configs) == 1, f"nodes/{kind}.py: expected one class ...Parameters"
+    return configs[0]
 
 
 def check_declared(config, key, value):
@@ -154,6 +173,16 @@ def check_declared(config, key, value):
         config = config.__pydantic_fields__[group].annotation
     fields = config.__pydantic_fields__
     assert leaf in fields, f"{config.__name__} has no {key}; it has {', '.join(fields)}"
-    changed = {leaf: value}
     required = {n: value for n, f in fields.items() if f.is_required()}
-    assert getattr(config(**{**required, **changed}), leaf) == value
+    taken = getattr(config(**{**required, leaf: value}), leaf)
+    assert taken == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_example_parameter_file_names_parameters_that_nodes_have():
+    pytest.importorskip("rclpy")
+    file = NODE_FOLDER.parent.parent / "config/parameters.example.yaml"
+    for kind, section in yaml.safe_load(file.read_text()).items():
+        assert kind in NODES
+        for key, value in section["ros__parameters"].items():
+            check_declared(parameters_of(kind), key, value)
+    assert stack("collect", parameters=str(file))[0].parameter_files == (str(file),)
