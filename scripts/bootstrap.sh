@@ -91,6 +91,8 @@ make_venv() { # $1: Python, rest: options of venv
   fi
   rm -rf $VENV
   quietly "$1" -m venv ${options[@]+"${options[@]}"} $VENV
+  # the pip that comes with Python 3.10 and 3.11 takes many minutes to find versions that fit
+  quietly $VENV/bin/pip install --quiet --upgrade 'pip>=24'
   echo "$made_for" >$VENV/.made-for
 }
 
