@@ -10,7 +10,7 @@ import pytest
 from emulated import eventually, gone, loopback, needs
 
 from dexpie_ros import geometry
-from dexpie_ros.devices import ur_dashboard
+from dexpie_ros.devices import ur5, ur_dashboard
 from dexpie_ros.devices.arm_limits import ArmLimits
 from dexpie_ros.devices.device import Backoff, Level
 from dexpie_ros.devices.ur5 import Phase, Ur5, Ur5Config
@@ -54,7 +54,7 @@ def arm(host, robot):
     assert child is None or gone(child)
 
 
-def make(host, **changes):
+def make(host, pause=0.02, **changes):
     # A slower watchdog than in production: a test machine may pause a process for 0.1 s.
     settings = {
         "host": host,
@@ -63,7 +63,7 @@ def make(host, **changes):
         "unlock_delay": 1.2,
         "limits": ArmLimits(workspace_low=(-0.75, -0.75, -0.1)),
     }
-    return Ur5(Ur5Config(**(settings | changes)), backoff=Backoff(0.02, 0.1))
+    return Ur5(Ur5Config(**(settings | changes)), backoff=Backoff(pause, max(pause, 0.1)))
 
 
 def drive(arm, seconds, speed=0.05):
@@ -138,19 +138,24 @@ def test_without_commands_the_arm_holds_its_last_target(arm, robot):
 
 
 @pytest.mark.parametrize("fault", ["drop", "freeze"])
-def test_lost_connection_holds_and_comes_back_by_itself(arm, robot, fault):
+def test_lost_connection_holds_and_comes_back_by_itself(host, robot, fault):
+    arm = make(host, pause=1.5)  # not back before the measurement is taken
+    arm.start()
+    eventually(lambda: arm.ready)
     drive(arm, 0.3)
     uploads = robot.ask("state")["uploads"]
     fault_ns = robot.ask(fault)
     drive(arm, 0.3)
     eventually(lambda: arm.losses == 1, what="loss noticed")
     assert held_after(robot, fault_ns) < HELD_WITHIN
-    assert arm.status().level in (Level.ERROR, Level.STALE)
+    assert arm.status().level is Level.ERROR
+    assert not arm.command(arm.newest().tcp)
     if fault == "freeze":
         robot.ask("freeze", on=False)
     eventually(lambda: arm.ready, what="arm back")
     assert robot.ask("state")["uploads"] == uploads + 1  # no storm of scripts
     assert arm.newest().refused == 0
+    arm.stop()
 
 
 def test_brief_silence_only_holds(arm, robot):
@@ -374,3 +379,15 @@ def test_limits_can_be_set_and_wrong_settings_are_named():
 def test_dashboard_times_out_instead_of_hanging():
     with pytest.raises(ur_dashboard.DashboardError, match="is the robot on"):
         ur_dashboard.ask(loopback(), "robotmode", timeout=0.2)
+
+
+def test_stop_does_not_wait_for_a_child_that_cannot_listen(host, robot, monkeypatch):
+    monkeypatch.setattr(ur5, "STOP_PATIENCE", 0.3)
+    arm = make(host)
+    arm.start()
+    eventually(lambda: arm.ready)
+    child = arm.process_id
+    os.kill(child, signal.SIGSTOP)
+    arm.stop()
+    assert gone(child)
+    eventually(lambda: robot.events("halt"))  # the controller's watchdog

@@ -30,6 +30,9 @@ STALE_AFTER = 0.1
 SILENT_AFTER = 8.0
 """s without any packet until the child counts as hung and is killed; starting takes up to 6 s."""
 
+STOP_PATIENCE = 4.0
+"""s that the child gets for stopping gracefully until it is killed."""
+
 
 class Ur5:
     """One UR5 or UR5e; see :mod:`dexpie_ros.devices` for the common shape."""
@@ -194,8 +197,14 @@ class Ur5:
     def _listen(self, child: subprocess.Popen[bytes], link: socket.socket) -> None:
         poll = select.poll()
         poll.register(link, select.POLLIN)
-        heard = time.monotonic()
+        heard, stop_by = time.monotonic(), float("inf")
         while True:
+            if self._stopping.is_set():
+                # While it connects, the child does not listen; the watchdog covers a servoing one.
+                stop_by = min(stop_by, time.monotonic() + STOP_PATIENCE)
+            if time.monotonic() > stop_by:
+                child.kill()
+                return
             if poll.poll(500):
                 try:
                     packets = wire.drain(link)
