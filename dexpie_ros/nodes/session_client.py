@@ -90,7 +90,8 @@ class SessionClient:
 
     def wait_ready(self, timeout_s: float = 60.0, nodes: Sequence[str] = ()) -> None:
         """Until the session is there and idle, the arbiter makes control steps, and ``nodes`` are
-        all on the graph."""
+        all on the graph.
+        """
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             self._spin_once()

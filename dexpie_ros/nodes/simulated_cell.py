@@ -117,7 +117,7 @@ class SimulatedCell(ContractNode):
     def _run(self) -> None:
         try:
             self._live()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it must end the node, not only this thread
             if self.context.ok():  # else: Ctrl-C came while something was being published
                 abort(error)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 from dexpie_ros.config import config
@@ -25,7 +27,9 @@ from dexpie_ros.simulation.operator import (
     with_role,
 )
 
-IDLE_PHASE = 0
+RUNNING_PHASE = 2
+PATIENCE_S = 2.0
+"""Wall time after which an unanswered key press counts as unheard."""
 
 
 @config
@@ -39,6 +43,34 @@ class SimulatedOperatorParameters:
     operator: OperatorConfig = OperatorConfig()
 
 
+class Key:
+    """A key bound to a service: pressed again if nothing answers, quiet while an answer is due."""
+
+    def __init__(self, node: ContractNode, service: str) -> None:
+        self._node, self._client = node, node.client(service)
+        self._future: Any = None
+        self._pressed_s = 0.0
+
+    def press(self, request: Any, answered: Callable[[bool], None] | None = None) -> None:
+        now = time.monotonic()
+        due = self._future is not None and not self._future.done()
+        if not self._client.service_is_ready() or (due and now - self._pressed_s < PATIENCE_S):
+            return
+        self._pressed_s, self._future = now, self._client.call_async(request)
+
+        def report(done: Any) -> None:
+            answer = done.result()
+            if answer is None:
+                return
+            if not answer.success:
+                message = f"{self._client.srv_name} refused: {answer.message}"
+                self._node.get_logger().info(message)
+            if answered is not None:
+                answered(bool(answer.success))
+
+        self._future.add_done_callback(report)
+
+
 class SimulatedOperatorNode(ContractNode):
     """Thin shell around `simulation.Operator`."""
 
@@ -47,19 +79,19 @@ class SimulatedOperatorNode(ContractNode):
         self.parameters = p = declare_config(self, SimulatedOperatorParameters)
         self._operator = Operator(p.operator, p.seed)
         self._mode = Mode.HOLD
-        self._kind, self._phase = "", IDLE_PHASE
+        self._kind, self._phase = "", 0
         self._resets, self._first_tick = -1, 0
         self._seen = 0
-        self._judged, self._uncalibrated = True, True
-        self._asked: Any = None
+        self._uncalibrated = True
+        self._verdict: Any = None
         self._robot = ObservationBuffer(needs_objects=False)
         self._scene: dict[int, Any] = {}
         self._tracker = self.publisher("/teleop/tracker")
         self._glove = self.publisher("/teleop/glove")
         self._events = self.publisher("/simulation/events")
-        self._toggle = self.client("/intervention/toggle")
-        self._calibrate = self.client("/teleop/calibrate")
-        self._end = self.client("/session/end_episode")
+        self._toggle = Key(self, "/intervention/toggle")
+        self._calibrate = Key(self, "/teleop/calibrate")
+        self._end = Key(self, "/session/end_episode")
         self.subscribe("/arm/joint_states", lambda m: self._measured("arm", m))
         self.subscribe("/hand/joint_states", lambda m: self._measured("hand", m))
         self.subscribe("/arm/tcp_pose", lambda m: self._measured("tcp", m))
@@ -112,7 +144,10 @@ class SimulatedOperatorNode(ContractNode):
                 self._output = self._operator.observe(state, self._mode)
                 self._seen = stamp
             self._act(stamp, self._output)
-            if self._uncalibrated and state.scene_tick == 0:
+            still = state.scene_tick == 0 or (
+                self._mode is Mode.HOLD and self._operator.config.role == "demonstrate"
+            )
+            if self._uncalibrated and still:
                 self._press_calibrate()
         self._scene.clear()
 
@@ -122,7 +157,7 @@ class SimulatedOperatorNode(ContractNode):
             role = ROLES.get(self._kind, "judge")
         self._operator.config = with_role(self._operator.config, role)
         self._operator.reset(state, state.seed)
-        self._judged, self._asked = False, None
+        self._verdict = None
 
     def _act(self, stamp: int, output: OperatorOutput) -> None:
         self._tracker.publish(self.messages.pose_stamped(stamp, "tracker_world", output.tracker))
@@ -130,37 +165,24 @@ class SimulatedOperatorNode(ContractNode):
         if output.note:
             note = {"time_ns": stamp, "note": output.note}
             self._events.publish(self.messages.text(json.dumps(note)))
-        if self._phase == IDLE_PHASE:
+        if self._phase != RUNNING_PHASE:
             return
-        if output.toggle and (self._asked is None or self._asked.done()):
-            self._asked = self._press(self._toggle, interface("std_srvs/srv/Trigger").Request())
-        if output.outcome and not self._judged:
-            self._judged = True
-            request = interface("dexpie_msgs/srv/EndEpisode").Request(
+        trigger = interface("std_srvs/srv/Trigger").Request()
+        if output.toggle:
+            self._toggle.press(trigger)
+        if output.outcome and self._verdict is None:
+            self._verdict = interface("dexpie_msgs/srv/EndEpisode").Request(
                 outcome=output.outcome, cause=output.cause
             )
-            self._press(self._end, request)
+        if self._verdict is not None:
+            self._end.press(self._verdict)
 
     def _press_calibrate(self) -> None:
         """While the scene stands still and the hand is held like the robot's, until it was heard."""
-        if self._calibrate.service_is_ready():
-            future = self._press(self._calibrate, interface("std_srvs/srv/Trigger").Request())
-            future.add_done_callback(self._calibrated)
+        self._calibrate.press(interface("std_srvs/srv/Trigger").Request(), self._calibrated)
 
-    def _calibrated(self, future: Any) -> None:
-        self._uncalibrated = not future.result().success
-
-    def _press(self, client: Any, request: Any) -> Any:
-        """A key press: what it did is seen on the state topics; a refusal is logged."""
-        future = client.call_async(request)
-
-        def answered(done: Any) -> None:
-            answer = done.result()
-            if answer is not None and not answer.success:
-                self.get_logger().info(f"{client.srv_name} refused: {answer.message}")
-
-        future.add_done_callback(answered)
-        return future
+    def _calibrated(self, accepted: bool) -> None:
+        self._uncalibrated = not accepted
 
 
 def main() -> int:

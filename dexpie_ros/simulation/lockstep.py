@@ -65,6 +65,8 @@ class Task:
     pair_id: str = ""
     episode_id: str = ""
     policy_name: str = ""
+    failed_step: int = -1
+    """Control step at which this start failed before, known to the operator on watch; -1: not seen."""
     note: dict[str, Any] = field(default_factory=dict)
 
 
@@ -155,6 +157,8 @@ class _Run:
 
     def loop(self) -> Rollout:
         state = self._cell.reset(self._task.seed, self._task.stage)
+        if self._task.failed_step >= 0:
+            self._operator.remember(self._task.seed, self._task.failed_step)
         self._operator.reset(state, self._task.seed)
         started, why = self._arbiter.start(self._task.kind)
         if not started:

@@ -60,6 +60,15 @@ class OperatorConfig:
     """s after which an episode counts as failed (timeout); None: the task's own limit."""
     correction_limit: float | None = None
     """s for the same, from a takeover on; None: the task's own limit."""
+    forewarning: tuple[float, float] = (1.0, 2.2)
+    """s before the moment at which this very start failed the last time that it takes over, if it
+    saw that failure: what a watched redeployment is for."""
+    align_time: tuple[float, float] = (0.1, 0.4)
+    """s between deciding to take over and pressing the key, drawn per episode. The hand follows
+    the robot's all the time, so little is left to align when it comes to it."""
+    hand_back: bool = False
+    """Gives control back to the policy where the next stage of the task begins; otherwise (as in
+    the paper) it goes on to the end."""
     declare_delay: float = 0.2
     """s between seeing the end of an episode and pressing the key."""
 
@@ -68,6 +77,8 @@ class OperatorConfig:
             raise ValueError("limit and correction_limit must be positive (s)")
         if not 0 <= self.sight_delay <= 1 or not 0 <= self.declare_delay <= 10:
             raise ValueError("sight_delay 0..1 s, declare_delay 0..10 s")
+        if not 0 <= self.align_time[0] <= self.align_time[1]:
+            raise ValueError("align_time: expected two times in s, the shorter first")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +114,11 @@ class Operator:
         self._calibrated = False
         self._sight = 1 + round(config.sight_delay / 0.04)
         self._skill: Skill | None = None
+        self._failures: dict[int, int] = {}
+
+    def remember(self, seed: int, step: int) -> None:
+        """The start of ``seed`` failed at control step ``step``; known to who watched it."""
+        self._failures[seed] = step
 
     def reset(self, state: CellState, seed: int) -> None:
         """A new episode begins at ``state``; ``seed`` decides all that is random in it."""
@@ -119,8 +135,13 @@ class Operator:
         self._mover = Mover(self._skill.speed)
         self._seen: deque[CellState] = deque([state], self._sight)
         self._track: deque[Array] = deque(maxlen=self._sight + self._reach)
-        self._doing: Literal["watch", "align", "drive"] = "watch"
-        self._wait = round(float(rng.uniform(0.3, 1.0)) / 0.04)
+        self._doing: Literal["watch", "align", "drive", "give_back"] = "watch"
+        self._wait = round(float(rng.uniform(*c.align_time)) / 0.04)
+        self._alert_rng = np.random.default_rng([seed, 16])
+        lead = float(rng.uniform(*c.forewarning))
+        failed = self._failures.get(seed)
+        self._warned = None if failed is None else failed - round(lead / 0.04)
+        self._seed = seed
         self._pressed = 0
         self._ending: tuple[str, str] | None = None
         self._countdown = 0
@@ -141,7 +162,7 @@ class Operator:
         over = self._ending is not None
         toggle, note = False, ""
         if self.config.role != "judge":
-            toggle, note = self._act(seen, state, mode, over)
+            toggle, note = self._act(seen, mode, over)
         self._track.append(self._body.hand.copy())
         tracker, ergonomics = self._body.measure()
         calibrate, self._calibrated = not self._calibrated, True
@@ -151,7 +172,7 @@ class Operator:
             note = "; ".join(part for part in (note, f"label {label or 'none'}") if part)
         return OperatorOutput(tracker, ergonomics, toggle, calibrate, outcome, cause, note, label)
 
-    def _act(self, seen: CellState, now: CellState, mode: Mode, over: bool) -> tuple[bool, str]:
+    def _act(self, seen: CellState, mode: Mode, over: bool) -> tuple[bool, str]:
         """Press the key? And a note."""
         if self._doing == "watch":
             return False, self._watch(seen, mode, over)
@@ -159,10 +180,15 @@ class Operator:
             if mode is not Mode.HUMAN:
                 self._doing = "align" if self.config.role == "demonstrate" else "watch"
                 return False, "lost control"
-            if not over:
-                self._drive(seen)
+            if over:
+                return False, ""
+            self._drive(seen)
+            if self.config.hand_back and self.config.role == "supervise" and self._mended():
+                self._doing, self._pressed = "give_back", 0
             return False, ""
-        return self._align(seen, now, mode, over)
+        if self._doing == "give_back":
+            return self._give_back(mode, over)
+        return self._align(seen, mode, over)
 
     def _watch(self, seen: CellState, mode: Mode, over: bool) -> str:
         if over:
@@ -179,12 +205,32 @@ class Operator:
         if seen.failure:
             signal = ""
         cause = self._attention.watch(signal, progress)
-        if cause:
+        if not cause and self._warned is not None and seen.scene_tick >= self._warned:
             self._doing = "align"
+            return "trigger forewarned"
+        if cause:
+            self._doing, self._pressed = "align", 0
             return f"trigger {cause}, reaction {self._attention.delay_s:.2f} s"
         return ""
 
-    def _align(self, seen: CellState, now: CellState, mode: Mode, over: bool) -> tuple[bool, str]:
+    def _mended(self) -> bool:
+        """Whether the work has come to a stage that it had not come to at the takeover."""
+        skill = self._skill_of()
+        return skill.phase != self._taken_in and skill.phase in skill.stage_phase.values()
+
+    def _give_back(self, mode: Mode, over: bool) -> tuple[bool, str]:
+        """Hold still and press until the arbiter has let go."""
+        if mode is not Mode.HUMAN or over:
+            self._doing, self._warned = "watch", None
+            self._attention = Attention(self.config.attention, self._alert_rng)
+            return False, "gave control back"
+        self._pressed -= 1
+        if self._pressed > 0:
+            return False, ""
+        self._pressed = 12
+        return True, "gives back"
+
+    def _align(self, seen: CellState, mode: Mode, over: bool) -> tuple[bool, str]:
         left = self._follow(seen)
         if mode is Mode.HUMAN:
             return False, self._take(seen)
@@ -215,6 +261,7 @@ class Operator:
         skill = self._skill_of()
         self._mover = Mover(skill.speed)
         skill.begin(self._view(seen))
+        self._taken_in = skill.phase
         self._drive(seen)
         return f"in control, {skill.phase}"
 
@@ -244,6 +291,7 @@ class Operator:
                 self._ending = ("success", "")
             elif state.failure:
                 self._ending = ("failure", state.reason)
+                self.remember(self._seed, state.scene_tick)
             elif state.scene_tick >= self._deadline:
                 self._ending = ("failure", "timeout")
             if self._ending is None:
