@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 
 from dexpie_ros.config import config
+from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.returns import Array, ReturnConfig, Stream
 
 
@@ -32,10 +33,10 @@ class AdvantageConfig:
 def advantages(
     values: ArrayLike, rewards: Stream, settings: AdvantageConfig, returns: ReturnConfig
 ) -> Array:
-    """Advantages (T,) from values (T,). Raises ValueError where lengths differ."""
+    """Advantages (T,) from values (T,). Raises CriticError where lengths differ."""
     v = np.asarray(values, np.float64)
     if v.shape != (len(rewards),):
-        raise ValueError(f"{v.shape[0] if v.ndim else 0} values for {len(rewards)} steps")
+        raise CriticError(f"{v.shape[0] if v.ndim else 0} values for {len(rewards)} steps")
     if settings.kind == "gae":
         return _gae(v, rewards, settings, returns)
     now = np.arange(len(v))

@@ -20,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from dexpie_ros import config as configs
+from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.features import features
 from dexpie_ros.critic.network import ValueNetwork
 from dexpie_ros.critic.settings import CriticConfig
@@ -80,7 +81,7 @@ class Critic:
         rows = torch.from_numpy(features(episode, self.settings.features))
         device = networks[0].centres.device
         if rows.shape[1] != networks[0].mean.shape[0]:
-            raise ValueError(
+            raise CriticError(
                 f"{episode.path}: {rows.shape[1]} features, the critic was trained on "
                 f"{networks[0].mean.shape[0]}; is it another task's critic?"
             )

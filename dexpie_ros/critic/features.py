@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.settings import FeatureConfig
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.geometry import Array, invert, quaternion_to_matrix
@@ -24,13 +25,13 @@ def resolve(settings: FeatureConfig, episodes: Sequence[Episode]) -> tuple[str, 
     """The objects to look at: those configured, or all that every episode holds.
 
     Raises:
-        ValueError: episodes disagree about their objects, or lack a configured one.
+        CriticError: episodes disagree about their objects, or lack a configured one.
     """
     wanted = settings.object_names or tuple(episodes[0].object_names)
     for episode in episodes:
         missing = [name for name in wanted if name not in episode.object_names]
         if missing:
-            raise ValueError(
+            raise CriticError(
                 f"{episode.path}: no pose of {', '.join(missing)} (it has: "
                 f"{', '.join(episode.object_names) or 'none'}); train on one task at a time, or "
                 "set features.object_names to what all episodes share"
@@ -42,7 +43,7 @@ def features(episode: Episode, settings: FeatureConfig) -> NDArray[np.float32]:
     """Rows (T, D) of one episode. ``settings.object_names`` must be resolved.
 
     Raises:
-        ValueError: a feature is not finite, which says which episode to repair or exclude.
+        CriticError: a feature is not finite, which says which episode to repair or exclude.
     """
     spec = ObservationSpec(parts=settings.parts, object_names=settings.object_names)
     columns = [np.asarray(spec.from_episode(episode), np.float64)]
@@ -53,7 +54,7 @@ def features(episode: Episode, settings: FeatureConfig) -> NDArray[np.float32]:
     rows = np.concatenate(columns, axis=1).astype(np.float32)
     if not np.all(np.isfinite(rows)):
         bad = int(np.argmin(np.isfinite(rows).all(axis=1)))
-        raise ValueError(
+        raise CriticError(
             f"{episode.path}: the state at control step {bad} is not finite; repair the episode "
             "(`dexpie episodes repair`) or exclude it"
         )

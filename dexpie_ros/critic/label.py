@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dexpie_ros import config as configs
 from dexpie_ros.critic.advantage import AdvantageConfig, advantages
 from dexpie_ros.critic.critic import Critic
+from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.optimality import ScoringConfig, optimality, score, thresholds
 from dexpie_ros.critic.returns import ReturnConfig, stream
 from dexpie_ros.episodes.episode import Episode
@@ -58,7 +59,7 @@ def label(critic: Critic, episodes: Sequence[Episode], settings: LabelConfig) ->
     that may not are labelled by the same thresholds.
 
     Raises:
-        ValueError: no episodes, or advantages without any spread.
+        CriticError: no episodes, or advantages without any spread.
     """
     values = [critic.values(episode) for episode in episodes]
     source = [{"critic": critic.hash, "held_out": critic.held_out(e)} for e in episodes]
@@ -71,22 +72,22 @@ def relabel(
     """New labels from stored values, without the network.
 
     Raises:
-        ValueError: labels of several critics are mixed, or do not fit their episodes.
+        CriticError: labels of several critics are mixed, or do not fit their episodes.
     """
     critics = sorted({str(item.meta["critic"]) for item in labels})
     if len(critics) > 1:
-        raise ValueError(
+        raise CriticError(
             f"the labels come from {len(critics)} critics ({', '.join(critics)}); their values "
             "cannot share quantiles: label all episodes with one of them"
         )
     for episode, item in zip(episodes, labels, strict=True):
         if len(item.value) != len(episode):
-            raise ValueError(
+            raise CriticError(
                 f"{episode.path}: {len(item.value)} stored values for {len(episode)} steps; the "
                 "episode changed since it was labelled: label it again"
             )
     if not labels:
-        raise ValueError("no labels to start from")
+        raise CriticError("no labels to start from")
     returns = configs.from_dict(ReturnConfig, labels[0].meta["returns"], "labels: returns")
     source = [{"critic": item.meta["critic"], "held_out": item.meta["held_out"]} for item in labels]
     values = [np.asarray(item.value, np.float64) for item in labels]

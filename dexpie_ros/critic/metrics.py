@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexpie_ros.critic.errors import CriticError
+
 Array = NDArray[np.float64]
 Metric = Callable[[Array, Array], float]
 
@@ -150,7 +152,7 @@ def value_metrics(
 ) -> ValueMetrics:
     """All metrics of values against returns, one array (T_i,) per episode."""
     if not values:
-        raise ValueError("no episodes to measure the critic on")
+        raise CriticError("no episodes to measure the critic on")
     outcome = [np.full(len(v), float(s)) for v, s in zip(values, success, strict=True)]
     curve = calibration(np.concatenate(list(values)), np.concatenate(list(returns)))
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from dexpie_ros.config import config
+from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.returns import Array
 
 
@@ -44,16 +45,16 @@ def thresholds(advantages: ArrayLike, settings: ScoringConfig) -> Thresholds:
     """Quantiles over all advantages of the training set.
 
     Raises:
-        ValueError: they are equal (or not ordered), so that no scale exists.
+        CriticError: they are equal (or not ordered), so that no scale exists.
     """
     values = np.asarray(advantages, np.float64)
     if values.size == 0:
-        raise ValueError("no advantages to take quantiles of; are there any episodes?")
+        raise CriticError("no advantages to take quantiles of; are there any episodes?")
     if not np.all(np.isfinite(values)):
-        raise ValueError("an advantage is not finite; was the critic trained on finite features?")
+        raise CriticError("an advantage is not finite; was the critic trained on finite features?")
     low, high = (float(q) for q in np.quantile(values, [settings.low, settings.high]))
     if not low < high:
-        raise ValueError(
+        raise CriticError(
             f"q_high == q_low: the {settings.high:g} and the {settings.low:g} quantile of the "
             f"advantages are {high:g} and {low:g}; the critic tells nothing apart. Set high above "
             "low, or train the critic on more varied episodes"

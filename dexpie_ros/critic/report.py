@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dexpie_ros import config as configs
 from dexpie_ros.critic.critic import Critic
+from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.events import EventAuc, event_aucs
 from dexpie_ros.critic.label import LabelConfig
 from dexpie_ros.critic.measure import without_nan
@@ -79,12 +80,12 @@ class CriticReport:
 def critic_report(
     critic: Critic, episodes: Sequence[Episode], labels: Sequence[Labels]
 ) -> CriticReport:
-    """Judge labels made by ``critic``. Raises ValueError if they are another critic's."""
+    """Judge labels made by ``critic``. Raises CriticError if they are another critic's."""
     if not labels:
-        raise ValueError("no labels to report on")
+        raise CriticError("no labels to report on")
     for episode, item in zip(episodes, labels, strict=True):
         if item.meta["critic"] != critic.hash:
-            raise ValueError(
+            raise CriticError(
                 f"{episode.path}: its labels come from the critic {item.meta['critic']}, not from "
                 f"{critic.hash}; label again"
             )

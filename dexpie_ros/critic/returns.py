@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from dexpie_ros.config import config
+from dexpie_ros.critic.errors import CriticError
 
 Array = NDArray[np.float64]
 
@@ -76,13 +77,13 @@ def stream(length: int, success: bool, human: ArrayLike, settings: ReturnConfig)
     autonomous step that a takeover follows then ends, failed, at the first human step after it.
 
     Raises:
-        ValueError: no steps, or ``human`` of another length.
+        CriticError: no steps, or ``human`` of another length.
     """
     taken = np.asarray(human, bool)
     if length < 1:
-        raise ValueError("an episode without steps has no return; exclude it from the data")
+        raise CriticError("an episode without steps has no return; exclude it from the data")
     if taken.shape != (length,):
-        raise ValueError(
+        raise CriticError(
             f"intervention flags of shape {taken.shape} for {length} steps; without one flag per "
             "step nobody knows who drove: record the episode again or exclude it"
         )

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dexpie_ros.critic.critic import Critic
+from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.features import features, resolve
 from dexpie_ros.critic.measure import episode_returns, measure
 from dexpie_ros.critic.network import ValueNetwork
@@ -37,21 +38,21 @@ def usable(episodes: Sequence[Episode]) -> list[Episode]:
     seen in the observation) and were not aborted.
 
     Raises:
-        ValueError: none is left, an id occurs twice, or an outcome is missing.
+        CriticError: none is left, an id occurs twice, or an outcome is missing.
     """
     kept = [e for e in episodes if e.info.use_for_critic and e.outcome != "aborted"]
     if not kept:
-        raise ValueError(
+        raise CriticError(
             f"none of {len(episodes)} episodes may be used for the critic (use_for_critic); "
             "record some, or include excluded ones"
         )
     seen: set[str] = set()
     for episode in kept:
         if episode.id in seen:
-            raise ValueError(f"{episode.path}: a second episode with the id {episode.id}")
+            raise CriticError(f"{episode.path}: a second episode with the id {episode.id}")
         seen.add(episode.id)
         if episode.outcome not in ("success", "failure"):
-            raise ValueError(
+            raise CriticError(
                 f"{episode.path}: outcome {episode.outcome!r}; annotate it as success or failure "
                 "(`dexpie episodes annotate`) or exclude it from the critic"
             )
@@ -64,14 +65,14 @@ def split(episodes: Sequence[Episode], folds: int, seed: int) -> NDArray[np.int6
     evenly.
 
     Raises:
-        ValueError: fewer independent episodes than two.
+        CriticError: fewer independent episodes than two.
     """
     groups: dict[str, list[int]] = {}
     for index, episode in enumerate(episodes):
         key = f"pair:{episode.info.pair_id}" if episode.info.pair_id else f"episode:{index}"
         groups.setdefault(key, []).append(index)
     if len(groups) < 2:
-        raise ValueError(
+        raise CriticError(
             f"{len(episodes)} episodes form {len(groups)} independent group: nothing can be held "
             "out. Record more, or set crossfit=0 and validation=0"
         )
@@ -165,7 +166,7 @@ def train_critic(
     Episodes with ``use_for_critic: false`` are left out. Deterministic for a seed on one machine.
 
     Raises:
-        ValueError: nothing to train on or to hold out, unannotated outcomes, mixed tasks.
+        CriticError: nothing to train on or to hold out, unannotated outcomes, mixed tasks.
     """
     kept = usable(episodes)
     names = resolve(settings.features, kept)
@@ -214,7 +215,7 @@ def train_critic(
 def _folds(settings: CriticConfig, episodes: Sequence[Episode]) -> NDArray[np.int64]:
     """Fold whose network is trained without the episode; -1: every network may see it."""
     if settings.crossfit == 1:
-        raise ValueError("crossfit=1 leaves nothing to train on; use 0 (off) or at least 2")
+        raise CriticError("crossfit=1 leaves nothing to train on; use 0 (off) or at least 2")
     if settings.crossfit:
         return split(episodes, settings.crossfit, settings.seed)
     if settings.validation == 0.0:

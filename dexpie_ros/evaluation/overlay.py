@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from dexpie_ros.control.types import CONTROL_RATE_HZ
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels
+from dexpie_ros.evaluation.errors import EvaluationError
 from dexpie_ros.evaluation.plots import spans
 
 Image = NDArray[np.uint8]
@@ -57,10 +58,10 @@ def write_overlay(
         rate: Frames per second; 25 is real time.
 
     Raises:
-        ValueError: labels of another length, or no video writer for MP4 in this OpenCV.
+        EvaluationError: labels of another length, or no video writer for MP4 in this OpenCV.
     """
     if len(labels.value) != len(episode):
-        raise ValueError(
+        raise EvaluationError(
             f"{episode.path}: {len(labels.value)} labels for {len(episode)} steps; label it again"
         )
     names = tuple(cameras) or tuple(episode.cameras)
@@ -76,7 +77,9 @@ def write_overlay(
         size = (width, (first.shape[0] if names else 0) + _CURVE_HEIGHT)
         writer = cv2.VideoWriter(temporary, cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
-            raise ValueError(f"{file}: this OpenCV cannot write MP4; install opencv with FFmpeg")
+            raise EvaluationError(
+                f"{file}: this OpenCV cannot write MP4; install opencv with FFmpeg"
+            )
         for t in range(len(episode)):
             lower = below.frame(t)
             upper = [_centred(_pictures([v[t] for v in views], height), width)] if names else []

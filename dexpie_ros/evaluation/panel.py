@@ -19,6 +19,7 @@ from pydantic import Field
 
 from dexpie_ros import config as configs
 from dexpie_ros.config import config
+from dexpie_ros.evaluation.errors import EvaluationError
 from dexpie_ros.evaluation.statistics import Interval, McNemar, mcnemar, paired_difference, wilson
 
 
@@ -137,13 +138,13 @@ def evaluate_panel(panel: Panel, checkpoint: str, trials: Sequence[PanelTrial]) 
     """Sum up trials.
 
     Raises:
-        ValueError: a start of the panel is missing, unknown or there twice.
+        EvaluationError: a start of the panel is missing, unknown or there twice.
     """
     wanted = {(c.name, seed) for c in panel.conditions for seed in c.seeds()}
     got = [(t.condition, t.seed) for t in trials]
     if len(got) != len(set(got)) or set(got) != wanted:
         missing, extra = sorted(wanted - set(got)), sorted(set(got) - wanted)
-        raise ValueError(
+        raise EvaluationError(
             f"checkpoint {checkpoint}: the panel {panel.key} wants {len(wanted)} trials, got "
             f"{len(got)} (missing {missing[:3]}, unknown {extra[:3]}); run every start once"
         )
@@ -178,9 +179,9 @@ class PanelChange:
 
 
 def compare_panels(before: PanelResult, after: PanelResult) -> tuple[PanelChange, ...]:
-    """Change per condition. Raises ValueError for results of different panels."""
+    """Change per condition. Raises EvaluationError for results of different panels."""
     if before.panel != after.panel:
-        raise ValueError(
+        raise EvaluationError(
             f"{before.checkpoint} was tried on panel {before.panel}, {after.checkpoint} on "
             f"{after.panel}; run both on one panel to compare them"
         )

@@ -24,7 +24,7 @@ def write_report(path: str | Path, data: ReportData) -> Path:
     """Write ``data`` as one self-contained HTML file, whole or not at all; returns its path.
 
     Raises:
-        ValueError: policies that were tried on different starts, or an unknown baseline.
+        EvaluationError: policies that were tried on different starts, or an unknown baseline.
     """
     file = Path(path)
     write_atomic(file, render(data))

@@ -62,7 +62,10 @@ def _gate(gate: Decision) -> str:
 
 def _table(before: PanelResult, after: PanelResult | None) -> str:
     heads = ["condition", "starts", f"success, {before.checkpoint}"]
-    rows = [[escape(r.condition), str(r.trials), _share(r.success)] for r in before.rows]
+    rows = [
+        [escape(r.condition.replace("_", " ")), str(r.trials), _share(r.success)]
+        for r in before.rows
+    ]
     if after is not None:
         heads += [f"success, {after.checkpoint}", "difference (points)", "McNemar p"]
         for row, change in zip(rows, compare_panels(before, after), strict=True):

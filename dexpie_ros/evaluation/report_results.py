@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dexpie_ros.evaluation import html, plots
+from dexpie_ros.evaluation.errors import EvaluationError
 from dexpie_ros.evaluation.html import below, escape
 from dexpie_ros.evaluation.report_data import PolicyResult, ReportData
 from dexpie_ros.evaluation.statistics import (
@@ -58,7 +59,7 @@ def _compared(data: ReportData) -> list[Row]:
     named = {p.name: p for p in data.policies}
     baseline = data.baseline or data.policies[0].name
     if baseline not in named:
-        raise ValueError(f"baseline {baseline!r} is none of {', '.join(named)}")
+        raise EvaluationError(f"baseline {baseline!r} is none of {', '.join(named)}")
     base = named[baseline]
 
     def row(p: PolicyResult) -> Row:

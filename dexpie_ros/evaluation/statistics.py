@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexpie_ros.evaluation.errors import EvaluationError
+
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 
@@ -48,7 +50,7 @@ class Trial:
 def wilson(successes: int, trials: int, z: float = Z95) -> Interval:
     """Wilson's score interval of a proportion; (nan, 0, 1) without trials."""
     if not 0 <= successes <= trials:
-        raise ValueError(f"{successes} successes in {trials} trials")
+        raise EvaluationError(f"{successes} successes in {trials} trials")
     if trials == 0:
         return Interval(float("nan"), 0.0, 1.0)
     p = successes / trials
@@ -77,7 +79,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     """McNemar's exact test on paired outcomes (n,), (n,)."""
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"outcomes of shapes {a.shape} and {b.shape} are not pairs")
+        raise EvaluationError(f"outcomes of shapes {a.shape} and {b.shape} are not pairs")
     better, worse = int(np.sum(a & ~b)), int(np.sum(~a & b))
     return McNemar(better, worse, sign_test(better, worse))
 
@@ -96,11 +98,13 @@ def bootstrap_mean(values: ArrayLike, resamples: int = 10_000, seed: int = 0) ->
     For a paired comparison give the differences; for a method give one figure per training seed.
 
     Raises:
-        ValueError: no units.
+        EvaluationError: no units.
     """
     x = np.asarray(values, np.float64)
     if x.ndim != 1 or len(x) == 0:
-        raise ValueError(f"bootstrap of an array of shape {x.shape}; expected (n,) with n >= 1")
+        raise EvaluationError(
+            f"bootstrap of an array of shape {x.shape}; expected (n,) with n >= 1"
+        )
     generator = np.random.default_rng(seed)
     # In blocks, so that many trials do not ask for hundreds of megabytes at once.
     means = np.concatenate(
@@ -124,7 +128,7 @@ def paired_difference(
     """Mean of ``first - second`` (n,), (n,), bootstrapped over pairs."""
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if a.shape != b.shape:
-        raise ValueError(f"figures of shapes {a.shape} and {b.shape} are not pairs")
+        raise EvaluationError(f"figures of shapes {a.shape} and {b.shape} are not pairs")
     return bootstrap_mean(a - b, resamples, seed)
 
 
@@ -164,9 +168,9 @@ class Summary:
 
 
 def summarise(trials: Sequence[Trial], limit_s: float, seed: int = 0) -> Summary:
-    """Success within ``limit_s`` and the two times. Raises ValueError without trials."""
+    """Success within ``limit_s`` and the two times. Raises EvaluationError without trials."""
     if not trials:
-        raise ValueError("no trials to summarise")
+        raise EvaluationError("no trials to summarise")
     good = successes_within(trials, limit_s)
     times = np.array([t.time_s for t in trials])[good]
     return Summary(
@@ -196,12 +200,12 @@ def compare(
     """Pair trials by ``start`` and compare.
 
     Raises:
-        ValueError: a start occurs twice, or only on one side: then it is no paired comparison.
+        EvaluationError: a start occurs twice, or only on one side: then it is no paired comparison.
     """
     a, b = _by_start(first), _by_start(second)
     alone = sorted(set(a) ^ set(b))
     if alone or not a:
-        raise ValueError(
+        raise EvaluationError(
             f"the policies were tried on different starts ({len(alone)} without a partner, for "
             f"instance {', '.join(alone[:3]) or 'none'}); evaluate both on the same ones"
         )
@@ -221,6 +225,6 @@ def _by_start(trials: Sequence[Trial]) -> dict[str, Trial]:
     found: dict[str, Trial] = {}
     for trial in trials:
         if trial.start in found:
-            raise ValueError(f"start {trial.start} was tried twice by one policy")
+            raise EvaluationError(f"start {trial.start} was tried twice by one policy")
         found[trial.start] = trial
     return found

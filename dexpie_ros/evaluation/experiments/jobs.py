@@ -1,0 +1,201 @@
+"""Runs the units of an experiment on the cores there are: one process per job, one core each.
+
+A unit's preparation (data, BC, critics) comes first, then every arm is a job of its own. Nothing is
+shared but the disk, and every job does only what is not there yet: after an interruption, or with
+more seeds, the same call goes on from what it finds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from dexpie_ros import config as configs
+from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig, Unit
+from dexpie_ros.evaluation.experiments.unit import UnitRun, load_rollouts
+
+PREPARE = ""
+"""Stands for the preparation where an arm's name would stand."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The preparation of a unit, or one of its arms."""
+
+    unit: Unit
+    arm: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.unit.folder} {self.arm or 'prepare'}"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where an experiment stands; handed to the progress callback."""
+
+    done: int
+    total: int
+    running: tuple[str, ...]
+    failed: tuple[str, ...]
+    elapsed_s: float
+    remaining_s: float
+    """Estimated from the jobs finished by this call; NaN before the first."""
+
+
+Progress = Callable[[Status], None]
+
+
+@dataclass
+class _Queue:
+    waiting: list[Job]
+    done: set[Job] = field(default_factory=set)
+    failed: list[Job] = field(default_factory=list)
+
+    def take(self) -> Job | None:
+        """The next job whose preparation is done; arms before new units, so that seeds end."""
+        for job in sorted(self.waiting, key=lambda j: j.arm == PREPARE):
+            if job.arm == PREPARE or Job(job.unit, PREPARE) in self.done:
+                self.waiting.remove(job)
+                return job
+        return None
+
+    def drop(self, unit: Unit) -> None:
+        """Without its preparation nothing of a unit can run."""
+        self.waiting = [job for job in self.waiting if job.unit != unit]
+
+
+def run_experiment(
+    settings: ExperimentConfig,
+    root: str | Path,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> tuple[str, ...]:
+    """Run what is missing below ``root``; returns the names of jobs that failed.
+
+    Args:
+        settings: Kept as ``root/experiment.yaml``; a folder of another experiment is refused,
+            except that seeds, trials and arms may be added.
+        root: Everything lies below it.
+        workers: Processes; 0: one per core.
+        progress: Called whenever a job starts or ends. On KeyboardInterrupt all jobs are ended.
+
+    Raises:
+        ConfigError: ``root`` holds another experiment.
+    """
+    folder = Path(root)
+    _claim(settings, folder)
+    jobs = _all_jobs(settings)
+    over = _finished(settings, jobs, folder)
+    queue = _Queue([job for job in jobs if job not in over], over)
+    count = workers or os.cpu_count() or 1
+    context = multiprocessing.get_context("spawn")
+    running: dict[BaseProcess, Job] = {}
+    started = time.monotonic()
+
+    found = len(over)
+
+    def report() -> None:
+        if progress is None:
+            return
+        over = len(queue.done) + len(queue.failed)
+        elapsed = time.monotonic() - started
+        mine = over - found
+        left = elapsed / mine * (len(jobs) - over) if mine else float("nan")
+        names = tuple(job.name for job in running.values())
+        failed = tuple(job.name for job in queue.failed)
+        progress(Status(over, len(jobs), names, failed, elapsed, left))
+
+    try:
+        while queue.waiting or running:
+            while len(running) < count and (job := queue.take()) is not None:
+                process = context.Process(target=_work, args=(settings, job, str(folder)))
+                process.start()
+                running[process] = job
+                report()
+            wait([process.sentinel for process in running])
+            for ended in [p for p in running if not p.is_alive()]:
+                job = running.pop(ended)
+                ended.join()
+                if ended.exitcode == 0:
+                    queue.done.add(job)
+                else:
+                    queue.failed.append(job)
+                    if job.arm == PREPARE:
+                        queue.drop(job.unit)
+                report()
+    finally:
+        for left in running:
+            left.terminate()
+        for left in running:
+            left.join()
+    return tuple(job.name for job in queue.failed)
+
+
+def _all_jobs(settings: ExperimentConfig) -> list[Job]:
+    out = []
+    for unit in settings.units():
+        out.append(Job(unit, PREPARE))
+        out += [Job(unit, arm) for arm in settings.variant(unit.variant).arms]
+    return out
+
+
+def _finished(settings: ExperimentConfig, jobs: list[Job], folder: Path) -> set[Job]:
+    """Jobs whose results are there: arms with all starts, preparations with all arms."""
+    wanted = {EVALUATIONS + k for k in range(settings.trials)}
+    out: set[Job] = set()
+    for job in jobs:
+        path = folder / job.unit.folder / "evaluation" / f"{job.arm}.json"
+        policy = folder / job.unit.folder / "arms" / job.arm / "policy" / "config.yaml"
+        if job.arm != PREPARE and path.is_file() and policy.is_file():
+            if wanted <= {r.seed for r in load_rollouts(path)["rollouts"]}:
+                out.add(job)
+    whole = {job.unit for job in jobs} - {j.unit for j in jobs if j.arm != PREPARE and j not in out}
+    return out | {job for job in jobs if job.arm == PREPARE and job.unit in whole}
+
+
+_GROWING = ("seeds", "trials", "tasks", "regimes")
+"""What may be more (or less) in a later call on the same folder."""
+
+
+def _claim(settings: ExperimentConfig, folder: Path) -> None:
+    path = folder / "experiment.yaml"
+    if path.is_file():
+        before, now = configs.read_yaml(path), configs.to_dict(settings)
+        other = [key for key in now if key not in _GROWING and before.get(key) != now[key]]
+        if other:
+            raise configs.ConfigError(
+                f"{path}: another experiment (differs in {', '.join(other)}); choose another "
+                "folder, or delete this one"
+            )
+    configs.save_yaml(settings, path)
+
+
+def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
+    """One job, in a process of its own; what it says goes to ``log.txt`` of its unit."""
+    # The parent decides when to stop, by SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    log = Path(root) / job.unit.folder / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {job.arm or 'prepare'}: {text}\n")
+
+    unit = UnitRun(settings, job.unit, Path(root), say)
+    if job.arm == PREPARE:
+        unit.prepare()
+    else:
+        unit.evaluate(job.arm)
+    say(f"done in {time.monotonic() - begun:.0f} s")

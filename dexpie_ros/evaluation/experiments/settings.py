@@ -1,0 +1,232 @@
+"""What an experiment runs: tasks, arms, budgets, seeds that never meet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dexpie_ros.config import config, from_dict
+from dexpie_ros.simulation.cell import CellConfig
+from dexpie_ros.simulation.lockstep import LockstepConfig
+from dexpie_ros.simulation.operator import OperatorConfig
+from dexpie_ros.simulation.skills import StyleConfig
+from dexpie_ros.training.recipes import Recipe
+
+Count = Annotated[int, Field(ge=1)]
+TaskKey = Literal["A", "B", "C"]
+Regime = Literal["terminal", "retry"]
+Collection = Literal["staged", "standard"]
+LabelSet = Literal["", "best", "paper"]
+
+DEMONSTRATIONS, DEPLOYMENTS, EVALUATIONS = 100_000, 20_000_000, 700_000_000
+"""First seed of each purpose. Training seed k starts k * `SEED_STRIDE` further on for the first
+two; the starts of the evaluation are the same for every policy and every training seed."""
+SEED_STRIDE = 10_000
+
+
+@config
+class Arm:
+    """One method: a recipe and the labels that it is conditioned on."""
+
+    recipe: Recipe
+    labels: LabelSet = ""
+    beta: Annotated[float, Field(ge=0.0)] = 1.5
+    """Guidance; used where the recipe has a condition."""
+
+
+ARMS: dict[str, Arm] = {
+    "bc": Arm("bc"),
+    "hg_dagger": Arm("hg_dagger"),
+    "hg_fast": Arm("hg_fast"),
+    "dexhil": Arm("dexhil"),
+    "recap": Arm("recap", "best"),
+    "dexpie": Arm("dexpie", "best"),
+    "recap_paper": Arm("recap", "paper"),
+    "dexpie_paper": Arm("dexpie", "paper"),
+}
+"""`..._paper`: critic and labels as the paper's text has them. Everything else is shared."""
+
+
+@config
+class TaskSetup:
+    """One task as people would do it. Times in s."""
+
+    task: str
+    object_names: tuple[str, ...]
+    demonstrations: Count
+    """Successful ones, as in the paper (A.2)."""
+    trajectories: Count
+    """Post-training episodes, corrections included, as in the paper (A.2)."""
+    limit_s: float
+    """Success counts within this: about 1.5 times the clean expert's median."""
+    horizon_s: float
+    """An episode is given up after this; the success-against-time curve reaches so far."""
+    operator_limit_s: float
+    """How long a person is given for a demonstration or, from the takeover on, for a correction;
+    also L of the returns."""
+    options: dict[str, object]
+    """Of the simulated cell, for instance ``{"bottle": {"regime": "retry"}}``."""
+
+
+TASKS: dict[tuple[TaskKey, Regime], TaskSetup] = {
+    ("A", "terminal"): TaskSetup(
+        "bottle",
+        ("bottle", "platform"),
+        41,
+        61,
+        8.7,
+        14.0,
+        16.0,
+        {"bottle": {"regime": "terminal"}},
+    ),
+    ("A", "retry"): TaskSetup(
+        "bottle", ("bottle", "platform"), 41, 61, 8.7, 14.0, 16.0, {"bottle": {"regime": "retry"}}
+    ),
+    ("B", "retry"): TaskSetup(
+        "drawer", ("tissue_box", "drawer", "cabinet"), 30, 37, 16.5, 26.0, 26.0, {}
+    ),
+    ("C", "retry"): TaskSetup("box", ("candy", "lid", "box"), 43, 59, 18.5, 28.0, 28.0, {}),
+}
+
+
+@config
+class Variant:
+    """How post-training data are collected."""
+
+    name: str = "main"
+    collection: Collection = "staged"
+    """staged: alone first; a failed start is restored and watched. standard (DAgger): always
+    watched, corrected whenever the operator thinks it must, next start."""
+    inference: Literal["async", "sync"] = "async"
+    arms: tuple[str, ...] = tuple(ARMS)
+
+    def __post_init__(self) -> None:
+        unknown = [a for a in self.arms if a not in ARMS]
+        if unknown or len(set(self.arms)) != len(self.arms) or not self.arms:
+            raise ValueError(f"arms: {self.arms}; choose, each once, from {', '.join(ARMS)}")
+
+
+@config
+class ExperimentConfig:
+    """A whole experiment: every variant of every task with every training seed."""
+
+    name: str = "ladder"
+    tasks: tuple[TaskKey, ...] = ("A", "B", "C")
+    regimes: tuple[Regime, ...] = ("retry",)
+    """Mistakes that cost time (retry) or end the episode (terminal); a task that has only one of
+    them is run in that one."""
+    variants: tuple[Variant, ...] = (Variant(),)
+    seeds: Count = 12
+    first_seed: Annotated[int, Field(ge=0)] = 0
+    trials: Count = 200
+    iterations: Count = 4000
+    """Training steps of every actor, from scratch, batch 256."""
+    mess: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """How untidy demonstrations are: pauses, detours, missed grasps, off-centre placements."""
+    correction_mess: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
+    inference_delay_steps: Annotated[int, Field(ge=0)] = 2
+    sync_delay_steps: Annotated[int, Field(ge=0)] = 4
+    """How long a robot stands still for each synchronous inference."""
+    critic_epochs: Annotated[int, Field(ge=0)] = 0
+    """0: as the critic's presets have it."""
+    demonstrations: Annotated[int, Field(ge=0)] = 0
+    """0: the task's own number."""
+    trajectories: Annotated[int, Field(ge=0)] = 0
+
+    def units(self) -> list[Unit]:
+        """All units, seeds outermost: an interrupted run has whole seeds."""
+        out = []
+        for seed in range(self.first_seed, self.first_seed + self.seeds):
+            for task in self.tasks:
+                for regime in regimes_of(task, self.regimes):
+                    out += [Unit(task, regime, variant.name, seed) for variant in self.variants]
+        return out
+
+    def variant(self, name: str) -> Variant:
+        return next(v for v in self.variants if v.name == name)
+
+    def setup(self, unit: Unit) -> TaskSetup:
+        """The unit's task with this config's numbers."""
+        setup = TASKS[unit.task, unit.regime]
+        return replace(
+            setup,
+            demonstrations=self.demonstrations or setup.demonstrations,
+            trajectories=self.trajectories or setup.trajectories,
+        )
+
+
+def regimes_of(task: TaskKey, wanted: tuple[Regime, ...]) -> list[Regime]:
+    """The regimes of a task that were asked for, or the one that it has."""
+    own = [regime for key, regime in TASKS if key == task]
+    return [regime for regime in own if regime in wanted] or own[:1]
+
+
+@config
+class Unit:
+    """One task, collected one way, with one training seed: demonstrations, data, networks."""
+
+    task: TaskKey
+    regime: Regime
+    variant: str
+    seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def cell(self) -> str:
+        """What is compared over seeds, for instance ``A-retry``."""
+        return f"{self.task}-{self.regime}"
+
+    @property
+    def folder(self) -> str:
+        return f"{self.cell}/{self.variant}/seed-{self.seed:03d}"
+
+
+def laboratory(settings: ExperimentConfig, unit: Unit, purpose: str) -> LockstepConfig:
+    """The simulated laboratory for ``demonstration``, ``collection`` or ``evaluation``."""
+    setup = settings.setup(unit)
+    cell = from_dict(CellConfig, {"task": setup.task, **setup.options}, f"task {unit.task}")
+    operator = OperatorConfig(
+        cell=cell,
+        limit=setup.operator_limit_s if purpose == "demonstration" else setup.horizon_s,
+        correction_limit=setup.operator_limit_s,
+        style=StyleConfig(mess=settings.mess),
+        correction_style=replace(OperatorConfig().correction_style, mess=settings.correction_mess),
+    )
+    plain = LockstepConfig()
+    sync = purpose == "collection" and settings.variant(unit.variant).inference == "sync"
+    return replace(
+        plain,
+        cell=cell,
+        operator=operator,
+        operator_seed=unit.seed,
+        inference=replace(plain.inference, mode="sync" if sync else "async"),
+        inference_delay_steps=settings.sync_delay_steps if sync else settings.inference_delay_steps,
+    )
+
+
+def ladder(**changes: object) -> ExperimentConfig:
+    """Every arm on every task."""
+    return from_dict(ExperimentConfig, {"regimes": ["retry", "terminal"], **changes}, "ladder")
+
+
+def async_against_sync(**changes: object) -> ExperimentConfig:
+    """The same BC policy deployed both ways; DexPIE trained from either (paper, figure 6)."""
+    arms = ["bc", "dexpie"]
+    variants = [
+        {"name": "async", "arms": arms},
+        {"name": "sync", "inference": "sync", "arms": arms},
+    ]
+    values = {"name": "async", "tasks": ["B"], "variants": variants, **changes}
+    return from_dict(ExperimentConfig, values, "experiment async")
+
+
+def staged_against_standard(**changes: object) -> ExperimentConfig:
+    """Staged against standard DAgger, the same number of episodes (paper, figure 8)."""
+    arms = ["bc", "dexpie"]
+    variants = [
+        {"name": "staged", "arms": arms},
+        {"name": "standard", "collection": "standard", "arms": arms},
+    ]
+    values = {"name": "staged", "tasks": ["C"], "variants": variants, **changes}
+    return from_dict(ExperimentConfig, values, "experiment staged")

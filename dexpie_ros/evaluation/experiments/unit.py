@@ -1,0 +1,248 @@
+"""One unit of an experiment, step by step, each step only if its result is not there yet.
+
+* ``episodes/``: demonstrations, deployments, corrections (one rosbag2 directory each)
+* ``critic-best/`` and ``critic-paper/``: critics; labels lie beside the bags, tagged likewise
+* ``arms/<arm>/``: training run and policy
+* ``evaluation/<arm>.json``: raw rollouts on the held-out starts
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dexpie_ros import config as configs
+from dexpie_ros.critic import label as labelling
+from dexpie_ros.critic import settings as critics
+from dexpie_ros.critic.critic import Critic
+from dexpie_ros.critic.report import critic_report, to_plain
+from dexpie_ros.critic.train import train_critic
+from dexpie_ros.episodes.collection import Collection
+from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
+from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.episodes.labels import Labels, read_labels, write_labels
+from dexpie_ros.evaluation.errors import ExperimentError
+from dexpie_ros.evaluation.experiments.settings import (
+    ARMS,
+    DEMONSTRATIONS,
+    DEPLOYMENTS,
+    EVALUATIONS,
+    SEED_STRIDE,
+    ExperimentConfig,
+    Unit,
+    laboratory,
+)
+from dexpie_ros.policy.observation import ObservationSpec
+from dexpie_ros.policy.policy import Policy
+from dexpie_ros.simulation.lockstep import LockstepRunner, Rollout, Task
+from dexpie_ros.training.train import actor_preset, train_actor
+
+Say = Callable[[str], None]
+_ATTEMPTS = 4
+"""Demonstrations that fail are recorded but not counted; so many times as wanted are tried."""
+
+
+class UnitRun:
+    """The steps of one unit, in one process on one core."""
+
+    def __init__(self, settings: ExperimentConfig, unit: Unit, root: Path, say: Say) -> None:
+        self.settings, self.unit, self.say = settings, unit, say
+        self.folder = root / unit.folder
+        self.setup = settings.setup(unit)
+        self._offset = unit.seed * SEED_STRIDE
+
+    def prepare(self) -> None:
+        """Demonstrations, BC, deployment, critics and labels: what all arms share."""
+        self._demonstrate()
+        self.train("bc")
+        self._deploy()
+        needed = {ARMS[a].labels for a in self.settings.variant(self.unit.variant).arms} - {""}
+        for name in sorted(needed):
+            self._label(name)
+
+    def train(self, arm: str) -> Path:
+        """The arm's policy; BC before any deployment sees demonstrations only, as it always does."""
+        target = self.folder / "arms" / arm
+        if (target / "policy" / "config.yaml").is_file():
+            return target / "policy"
+        self.say(f"train {arm}")
+        method = ARMS[arm]
+        episodes = self._episodes()
+        labels = self._labels(method.labels, episodes) if method.labels else None
+        spec = ObservationSpec(
+            parts=("tcp", "hand", "objects"), object_names=self.setup.object_names
+        )
+        preset = actor_preset("cpu", method.recipe, spec)
+        inference = dataclasses.replace(preset.policy.inference, beta=method.beta)
+        run = dataclasses.replace(
+            preset,
+            policy=dataclasses.replace(preset.policy, inference=inference),
+            loop=dataclasses.replace(
+                preset.loop, iterations=self.settings.iterations, seed=self.unit.seed
+            ),
+        )
+        return train_actor(run, episodes, labels, target)
+
+    def evaluate(self, arm: str) -> list[Rollout]:
+        """All held-out starts; kept whole or not at all."""
+        policy = self.train(arm)
+        path = self.folder / "evaluation" / f"{arm}.json"
+        seeds = [EVALUATIONS + k for k in range(self.settings.trials)]
+        loaded = Policy.load(policy)
+        known = load_rollouts(path) if path.is_file() else None
+        if known is not None and known["policy_id"] == loaded.policy_id:
+            by_seed = {r.seed: r for r in known["rollouts"]}
+            if set(seeds) <= set(by_seed):
+                return [by_seed[s] for s in seeds]
+        self.say(f"evaluate {arm}")
+        runner = LockstepRunner(laboratory(self.settings, self.unit, "evaluation"), loaded)
+        try:
+            rollouts = [runner.run(Task("evaluation", s, policy_name=arm)) for s in seeds]
+        finally:
+            runner.close()
+        save_rollouts(path, loaded.policy_id, rollouts)
+        return rollouts
+
+    # -- data ------------------------------------------------------------------------------------
+    def _demonstrate(self) -> None:
+        wanted = self.setup.demonstrations
+        runner: LockstepRunner | None = None
+        succeeded = 0
+        try:
+            for k in range(wanted * _ATTEMPTS):
+                if succeeded == wanted:
+                    return
+                seed = DEMONSTRATIONS + self._offset + k
+                task = Task("demonstration", seed, episode_id=f"demonstration-{seed:09d}")
+                info = self._finished(task.episode_id)
+                if info is None:
+                    if runner is None:
+                        self.say(f"{wanted} demonstrations")
+                        lab = laboratory(self.settings, self.unit, "demonstration")
+                        runner = LockstepRunner(lab)
+                    info = self._record(runner, task)
+                succeeded += info.outcome == "success"
+        finally:
+            if runner is not None:
+                runner.close()
+        if succeeded < wanted:
+            raise ExperimentError(
+                f"{self.unit.folder}: {succeeded} of {wanted} demonstrations succeeded in "
+                f"{wanted * _ATTEMPTS} attempts; lower mess or make the task easier"
+            )
+
+    def _deploy(self) -> None:
+        """Post-training episodes until there are as many as wanted, corrections included."""
+        wanted = self.setup.trajectories
+        policy: Policy | None = None
+        runner: LockstepRunner | None = None
+        recorded = 0
+        try:
+            for k in range(wanted):
+                seed = DEPLOYMENTS + self._offset + k
+                failed_step = -1
+                for kind in self._kinds():
+                    if recorded == wanted or (kind == "correction" and failed_step == 0):
+                        break
+                    task = Task(
+                        kind, seed, pair_id=f"pair-{seed:09d}", policy_name="bc",
+                        episode_id=f"{kind}-{seed:09d}", failed_step=failed_step,
+                    )  # fmt: skip
+                    info = self._finished(task.episode_id)
+                    if info is None:
+                        if runner is None:
+                            self.say(f"{wanted} episodes of deployment")
+                            policy = Policy.load(self.folder / "arms" / "bc" / "policy")
+                            lab = laboratory(self.settings, self.unit, "collection")
+                            runner = LockstepRunner(lab, policy)
+                        info = self._record(runner, task)
+                    recorded += 1
+                    failed_step = 0 if info.outcome == "success" else self._steps(task.episode_id)
+        finally:
+            if runner is not None:
+                runner.close()
+
+    def _kinds(self) -> tuple[Any, ...]:
+        staged = self.settings.variant(self.unit.variant).collection == "staged"
+        return ("deployment", "correction") if staged else ("correction",)
+
+    def _record(self, runner: LockstepRunner, task: Task) -> EpisodeInfo:
+        directory = self.folder / "episodes"
+        shutil.rmtree(directory / task.episode_id, ignore_errors=True)
+        runner.run(task, directory)
+        info = self._finished(task.episode_id)
+        if info is None:
+            raise ExperimentError(f"{directory / task.episode_id}: recorded, but not finished")
+        return info
+
+    def _finished(self, episode_id: str) -> EpisodeInfo | None:
+        try:
+            content = read_episode_file(self.folder / "episodes" / episode_id)
+        except EpisodeError:
+            return None
+        return content.info if content is not None and content.status == "finished" else None
+
+    def _steps(self, episode_id: str) -> int:
+        content = read_episode_file(self.folder / "episodes" / episode_id)
+        return content.steps if content is not None else -1
+
+    def _episodes(self) -> list[Episode]:
+        """What may be learned from: failed demonstrations are thrown away, as people do."""
+        found = Collection(self.folder / "episodes").filter(status="finished").read()
+        kept = [e for e in found if e.success or e.info.kind != "demonstration"]
+        return sorted(kept, key=lambda e: e.id)
+
+    # -- labels ----------------------------------------------------------------------------------
+    def _label(self, name: str) -> None:
+        episodes = self._episodes()
+        target = self.folder / f"critic-{name}"
+        if (target / "report.json").is_file():
+            if set(Critic.load(target).inputs) == {e.id for e in episodes}:
+                return
+        self.say(f"critic {name}")
+        steps = round(self.setup.operator_limit_s / 0.04)
+        config = dataclasses.replace(critics.PRESETS[name](steps), seed=self.unit.seed)
+        if self.settings.critic_epochs:
+            config = dataclasses.replace(config, epochs=self.settings.critic_epochs)
+        critic = train_critic(config, episodes, target)
+        labels = labelling.label(critic, episodes, labelling.PRESETS[name]())
+        for episode, item in zip(episodes, labels, strict=True):
+            write_labels(episode.path, name, item)
+        configs.write_json(
+            target / "report.json", to_plain(critic_report(critic, episodes, labels))
+        )
+
+    def _labels(self, name: str, episodes: Sequence[Episode]) -> list[Labels]:
+        critic = Critic.load(self.folder / f"critic-{name}")
+        return [read_labels(e.path, name, critic.hash, len(e)) for e in episodes]
+
+
+def save_rollouts(path: Path, policy_id: str, rollouts: Sequence[Rollout]) -> None:
+    """Raw rollouts as JSON; everything that is reported is derived from them."""
+    content = {
+        "policy_id": policy_id,
+        "provenance": configs.provenance(),
+        "rollouts": [dataclasses.asdict(r) for r in rollouts],
+    }
+    configs.write_json(path, content)
+
+
+def load_rollouts(path: Path) -> dict[str, Any]:
+    """What `save_rollouts` wrote, ``rollouts`` as values; ConfigError where it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content["rollouts"] = [_rollout(values) for values in content["rollouts"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise configs.ConfigError(
+            f"{path}: no rollouts of this version ({error}); delete it to evaluate again"
+        ) from None
+    return content
+
+
+def _rollout(values: dict[str, Any]) -> Rollout:
+    fixed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Rollout(**fixed)
