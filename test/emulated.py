@@ -3,7 +3,6 @@
 import importlib
 import itertools
 import os
-import time
 
 import pytest
 
@@ -39,7 +38,3 @@ def gone(pid):
         return True
     with open(f"/proc/{pid}/stat") as stat:
         return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
-
-
-def settle(seconds):
-    time.sleep(seconds)

@@ -12,7 +12,7 @@ from emulated import eventually, needs
 from dexpie_ros import geometry
 from dexpie_ros.config import ConfigError
 from dexpie_ros.control.retargeting import ERGONOMICS, LinearRetargeting, RetargetingConfig
-from dexpie_ros.devices import calibration
+from dexpie_ros.devices import calibration, manus_glove
 from dexpie_ros.devices.device import Backoff, Level
 from dexpie_ros.devices.inspire_hand import InspireConfig
 from dexpie_ros.devices.manus_glove import (
@@ -122,7 +122,8 @@ def test_twenty_restarts_of_the_publisher_without_leak(glove, emulator):
     assert len(os.listdir("/proc/self/fd")) <= files + 4
 
 
-def test_long_silence_is_an_error_that_ends(glove, emulator):
+def test_long_silence_is_an_error_that_ends(glove, emulator, monkeypatch):
+    monkeypatch.setattr(manus_glove, "RECONNECT_AFTER", 0.5)
     emulator.ask("silence")
     eventually(lambda: glove.status().level is Level.ERROR, 10.0)
     assert "dongle" in glove.status().message

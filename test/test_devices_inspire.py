@@ -9,6 +9,7 @@ from emulated import eventually, needs
 
 from dexpie_ros.control.types import HAND_JOINTS
 from dexpie_ros.devices import inspire_eb90 as eb90
+from dexpie_ros.devices import inspire_hand
 from dexpie_ros.devices import inspire_registers as reg
 from dexpie_ros.devices.device import Backoff, Level
 from dexpie_ros.devices.inspire_hand import InspireConfig, InspireHand
@@ -27,7 +28,9 @@ def peer():
 
 
 @pytest.fixture
-def emulator(peer):
+def emulator(peer, monkeypatch):
+    monkeypatch.setattr(inspire_hand, "SLOW_PERIOD", 0.1)
+    monkeypatch.setattr(inspire_hand, "COMMAND_AGE", 0.2)
     peer.ask("line_fault")
     peer.ask("plug")
     peer.ask("hold_object", angles=[-1] * 6)
@@ -107,7 +110,7 @@ def test_unplug_and_replug_and_no_old_command_is_repeated(hand, emulator):
     emulator.ask("unplug")
     eventually(lambda: not hand.connected, what="loss noticed")
     assert hand.status().level is Level.ERROR
-    time.sleep(0.6)
+    time.sleep(0.3)
     writes = emulator.ask("state")["writes"]
     emulator.ask("plug")
     eventually(lambda: hand.status().level is Level.OK, what="hand back")
@@ -129,7 +132,7 @@ def test_stall_and_heat_name_the_finger(hand, emulator):
     emulator.ask("heat", finger=0, degrees=75)
     eventually(lambda: "little: over-temperature" in hand.status().message)
     hand.clear_errors()
-    time.sleep(0.7)
+    time.sleep(0.4)
     assert hand.status().level is Level.ERROR  # heat cannot be cleared
     emulator.ask("heat", finger=0, degrees=32)
     eventually(lambda: hand.status().level is Level.OK)
