@@ -10,10 +10,12 @@ import pytest
 from dexpie_ros.control.types import Command, Mode
 from dexpie_ros.simulation.attention import Attention, AttentionConfig
 from dexpie_ros.simulation.cell import Cell, CellConfig, CellState
+from dexpie_ros.simulation.expert import Expert
 from dexpie_ros.simulation.kinematics import matrix_of, rotation_matrix, rotation_vector
 from dexpie_ros.simulation.operator import Operator, OperatorConfig, with_role
 from dexpie_ros.simulation.person import Body, BodyConfig
 from dexpie_ros.simulation.practice import practise, retarget
+from dexpie_ros.simulation.skills import StyleConfig
 
 PERFECT = BodyConfig(
     tremor=0, drift=0, glove_noise=0, glove_gain=0, alignment_residual=0, tracker_latency=0
@@ -224,3 +226,30 @@ def test_an_operator_without_an_episode_says_so(cell: Cell) -> None:
     with pytest.raises(RuntimeError, match="call reset"):
         Operator(OperatorConfig(), 0).observe(state, Mode.HOLD)
     assert with_role(OperatorConfig(), "judge").role == "judge"
+
+
+def test_gives_control_back_where_the_next_stage_begins(cell: Cell) -> None:
+    """A policy that freezes once, and works again after it got the robot back."""
+    operator = Operator(OperatorConfig(role="supervise", hand_back=True), 0)
+    expert: Expert | None = None
+    last_tick = -2
+    frozen = [False]
+
+    def once(state: CellState) -> Command:
+        """Works for ten steps, freezes until somebody else has moved the robot, works again."""
+        nonlocal expert, last_tick
+        if state.scene_tick > last_tick + 1:
+            expert = Expert(cell.task, StyleConfig(), 3, state, cell.command)
+            frozen[0] = state.scene_tick == 0
+        last_tick = state.scene_tick
+        assert expert is not None
+        if frozen[0] and state.scene_tick >= 10:
+            return cell.command
+        return expert.command(state)
+
+    attempt = practise(cell, operator, 3, policy=once)
+    notes = [o.note for o in attempt.outputs if o.note]
+    assert attempt.outcome == "success"
+    assert attempt.takeovers == 1
+    assert sum("gave control back" in note for note in notes) == 1
+    assert sum(o.toggle for o in attempt.outputs) == 2

@@ -65,6 +65,8 @@ def practise(
         if output.toggle and anchor is None:
             attempt.takeovers += 1
             anchor = matrix_of(command.tcp) @ np.linalg.inv(tracker)
+        elif output.toggle:
+            anchor = None
         if output.outcome:
             attempt.outcome, attempt.cause = output.outcome, output.cause
             break

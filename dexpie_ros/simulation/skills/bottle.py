@@ -37,6 +37,7 @@ class BottleSkill(Skill):
         self._slip = np.zeros(3)
         self._lift = 0.0
         self._anchor = np.eye(4)
+        self._stood: Array | None = None
         mess = style.mess
         if rng.uniform() < 0.40 * mess:
             self._miss()
@@ -77,14 +78,24 @@ class BottleSkill(Skill):
             progress = away + 0.3 * abs(bottle[2, 3] - self._top)
         else:
             progress = 1.0 + near
-        signal = ""
-        if bottle[2, 2] < 0.96 and bottle[2, 3] < self._top + 0.02:
+        signal, pushed = "", self._pushed(view)
+        # In a firm grip it leans a little and nobody minds.
+        if bottle[2, 2] < (0.88 if view.contact and closing > 0.4 else 0.97):
             signal = "tilt"
+        elif low and not placed and closing < 0.3 and pushed:
+            signal = "pushed"
         elif low and not placed and closing > 0.35 and abs(offset[[0, 2]]).max() > 0.034:
             signal = "bad_close"
         elif low and not placed and closing < 0.3 and self._beside(offset):
             signal = "misaligned"
         return signal, progress
+
+    def _pushed(self, view: View) -> bool:
+        """How far the hand has pushed the bottle along since it touched it is too far."""
+        bottle = view.objects["bottle"][:2, 3]
+        if self._stood is None or not view.contact:
+            self._stood = bottle.copy()
+        return float(np.linalg.norm(bottle - self._stood)) > 0.008
 
     @staticmethod
     def _beside(offset: Array) -> bool:
