@@ -92,7 +92,7 @@ def test_chunk_checksums_make_the_fingerprint(bag):
     file = next(bag.glob("*.mcap"))
     before = fingerprint(bag)
     reader = BagReader(file)
-    crc = reader.index.chunk_offsets[0] + CHUNK_CRC
+    crc = reader.chunk_offsets[0] + CHUNK_CRC
     data = bytearray(file.read_bytes())
     data[crc] ^= 1
     file.write_bytes(data)

@@ -44,8 +44,10 @@ class _Index:
     statistics: mcap.Statistics
     schemas: dict[int, mcap.Schema]
     channels: dict[int, mcap.Channel]
-    chunk_offsets: tuple[int, ...]
     start: int
+    """Where the index begins in the file."""
+    chunks: tuple[int, int]
+    """Where the part about chunks begins and ends: the only one that grows with the recording."""
 
 
 def find_bag(directory: str | Path) -> Path:
@@ -141,7 +143,7 @@ class BagReader:
         All bytes where the file has no index or a chunk has no checksum.
         """
         parts = []
-        for offset in self.index.chunk_offsets if self.index is not None else ():
+        for offset in self.chunk_offsets:
             crc = bytes(self._data[offset + mcap.CHUNK_CRC : offset + mcap.CHUNK_CRC + 4])
             parts.append(crc)
         if self.index is None or b"\0\0\0\0" in parts or not parts:
@@ -159,7 +161,7 @@ class BagReader:
         code, length = mcap.RECORD.unpack(footer[:9])
         if code != mcap.FOOTER or length != 20:
             raise mcap.DamagedError("no footer")
-        start, _, crc = mcap.footer(footer[9:])
+        start, groups, crc = mcap.footer(footer[9:])
         end = len(data) - mcap.FOOTER_SIZE
         if not 0 < start <= end:
             raise mcap.DamagedError("no index")
@@ -167,9 +169,13 @@ class BagReader:
         if crc and zlib.crc32(data[start : len(data) - 12]) != crc:
             raise mcap.DamagedError("the index's checksum is wrong")
         statistics: mcap.Statistics | None = None
-        schemas, channels, offsets = {}, {}, []
+        schemas, channels = {}, {}
+        chunks = self._chunk_group(groups, end)
         position = start
         while position < end:
+            if position == chunks[0] < chunks[1] <= end:
+                position = chunks[1]
+                continue
             code, content, position = self._record(position)
             if code == mcap.STATISTICS:
                 statistics = mcap.statistics(content)
@@ -179,11 +185,36 @@ class BagReader:
             elif code == mcap.CHANNEL:
                 channel = mcap.channel(content)
                 channels[channel.id] = channel
-            elif code == mcap.CHUNK_INDEX:
-                offsets.append(mcap.chunk_offset(content))
         if statistics is None:
             raise mcap.DamagedError("no statistics")
-        return _Index(statistics, schemas, channels, tuple(sorted(offsets)), start)
+        return _Index(statistics, schemas, channels, start, chunks if chunks[1] else (start, end))
+
+    def _chunk_group(self, position: int, end: int) -> tuple[int, int]:
+        """The range of the chunk indexes, from the summary offsets; (0, 0) if there are none."""
+        while 0 < position < end:
+            code, content, position = self._record(position)
+            if code == mcap.SUMMARY_OFFSET:
+                group, first, length = mcap.summary_offset(content)
+                if group == mcap.CHUNK_INDEX:
+                    return first, first + length
+        return 0, 0
+
+    @cached_property
+    def chunk_offsets(self) -> tuple[int, ...]:
+        """Where the chunks begin, by the index; nothing without one."""
+        if self.index is None:
+            return ()
+        offsets = []
+        position, end = self.index.chunks
+        try:
+            while position < end:
+                code, content, position = self._record(position)
+                if code == mcap.CHUNK_INDEX:
+                    offsets.append(mcap.chunk_offset(content))
+        except mcap.DamagedError:
+            # Only where the index has no checksum; what is there still helps.
+            pass
+        return tuple(sorted(offsets))
 
     def _record(self, position: int, data: memoryview | None = None) -> tuple[int, memoryview, int]:
         data = self._data if data is None else data
@@ -252,9 +283,7 @@ class BagReader:
 
     def _resume(self, start: int) -> int | None:
         """The next chunk behind damage, if the index knows one."""
-        if self.index is None:
-            return None
-        return next((offset for offset in self.index.chunk_offsets if offset > start), None)
+        return next((offset for offset in self.chunk_offsets if offset > start), None)
 
     def _count(self, walk: _Walk) -> None:
         if self.index is None:

@@ -16,7 +16,7 @@ import zstandard
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER_SIZE = 9 + 20 + len(MAGIC)
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
-CHUNK_INDEX, STATISTICS, METADATA, DATA_END = 0x08, 0x0B, 0x0C, 0x0F
+CHUNK_INDEX, STATISTICS, METADATA, SUMMARY_OFFSET, DATA_END = 0x08, 0x0B, 0x0C, 0x0E, 0x0F
 LAST_KNOWN = DATA_END
 PRIVATE = 0x80
 _MAX_CHUNK = 1 << 30
@@ -28,6 +28,7 @@ _FOOTER = struct.Struct("<QQI")
 _STATISTICS = struct.Struct("<QHIIIIQQ")
 CHUNK_CRC = RECORD.size + 24
 """Where in a chunk record its checksum lies."""
+_SUMMARY_OFFSET = struct.Struct("<BQQ")
 _CHUNK_INDEX = struct.Struct("<QQQQ")
 
 
@@ -144,6 +145,12 @@ def footer(content: memoryview) -> tuple[int, int, int]:
 def chunk_offset(content: memoryview) -> int:
     """Where the chunk of a chunk index begins."""
     return Cursor(content).unpack(_CHUNK_INDEX)[2]
+
+
+def summary_offset(content: memoryview) -> tuple[int, int, int]:
+    """(opcode of the group, where it begins, its length)."""
+    group, start, length = Cursor(content).unpack(_SUMMARY_OFFSET)
+    return group, start, length
 
 
 def chunk(content: memoryview) -> memoryview:
