@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from safetensors.torch import save as save_tensors
 from dexpie_ros import config as configs
 from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.features import features
+from dexpie_ros.critic.image_features import ImageFeatures
 from dexpie_ros.critic.network import ValueNetwork
 from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.episodes.episode import Episode
@@ -43,6 +45,7 @@ class Critic:
         folds: dict[str, int],
         metrics: dict[str, Any] | None = None,
         inputs: Sequence[str] = (),
+        encode: ImageFeatures | None = None,
     ) -> None:
         self.settings = settings
         self.networks = tuple(networks)
@@ -50,14 +53,18 @@ class Critic:
         self.metrics = metrics or {}
         self.inputs = tuple(inputs)
         """Ids of all training episodes."""
+        self.encode = encode
+        """The image encoder, where ``settings.features.images`` asks for one."""
         for network in self.networks:
             network.eval()
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Content hash of weights, folds and config: the same critic has the same hash."""
         digest = hashlib.sha256(self._weights())
         described = [configs.to_dict(self.settings), sorted(self.folds.items())]
+        if self.encode is not None:
+            described.append([(self.encode.identity, 0)])
         digest.update(json.dumps(described, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
@@ -78,7 +85,7 @@ class Critic:
         return self._mean(episode, others or self.networks)
 
     def _mean(self, episode: Episode, networks: Sequence[ValueNetwork]) -> NDArray[np.float64]:
-        rows = torch.from_numpy(features(episode, self.settings.features))
+        rows = torch.from_numpy(features(episode, self.settings.features, self.encode))
         device = networks[0].centres.device
         if rows.shape[1] != networks[0].mean.shape[0]:
             raise CriticError(
@@ -93,6 +100,8 @@ class Critic:
         folder = Path(directory)
         configs.write_atomic(folder / "critic.safetensors", self._weights())
         configs.save_yaml(self.settings, folder / "config.yaml")
+        if self.encode is not None:
+            self.encode.save(folder)
         configs.write_json(folder / "metrics.json", self.metrics)
         configs.write_json(
             folder / "critic.json",
@@ -131,9 +140,10 @@ class Critic:
                 f"{weights}: not the weights of this critic ({error}); copy the whole directory "
                 "again or train anew"
             ) from None
-        critic = cls(
-            settings, networks, about["folds"], _read_json(folder / "metrics.json"), about["inputs"]
-        )
+        cameras = settings.features.images
+        encode = ImageFeatures.load(settings.features, folder, device) if cameras else None
+        metrics = _read_json(folder / "metrics.json")
+        critic = cls(settings, networks, about["folds"], metrics, about["inputs"], encode)
         if critic.hash != about["hash"]:
             raise configs.ConfigError(
                 f"{folder}: contents do not match the hash {about['hash']} in critic.json; files "

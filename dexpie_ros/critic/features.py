@@ -6,7 +6,7 @@ that only the critic needs, computed from the same recorded state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ def resolve(settings: FeatureConfig, episodes: Sequence[Episode]) -> tuple[str, 
     Raises:
         CriticError: episodes disagree about their objects, or lack a configured one.
     """
-    wanted = settings.object_names or tuple(episodes[0].object_names)
+    looked_at = settings.relations or any(part.startswith("objects") for part in settings.parts)
+    wanted = settings.object_names or (tuple(episodes[0].object_names) if looked_at else ())
     for episode in episodes:
         missing = [name for name in wanted if name not in episode.object_names]
         if missing:
@@ -39,18 +40,29 @@ def resolve(settings: FeatureConfig, episodes: Sequence[Episode]) -> tuple[str, 
     return wanted
 
 
-def features(episode: Episode, settings: FeatureConfig) -> NDArray[np.float32]:
-    """Rows (T, D) of one episode. ``settings.object_names`` must be resolved.
+Encode = Callable[[Episode], NDArray[np.float32]]
+"""Features of an episode's images, (T, F)."""
+
+
+def features(
+    episode: Episode, settings: FeatureConfig, encode: Encode | None = None
+) -> NDArray[np.float32]:
+    """Rows (T, D) of one episode. ``settings.object_names`` must be resolved; ``encode`` is needed
+    where the settings name cameras.
 
     Raises:
         CriticError: a feature is not finite, which says which episode to repair or exclude.
     """
     spec = ObservationSpec(parts=settings.parts, object_names=settings.object_names)
-    columns = [np.asarray(spec.from_episode(episode), np.float64)]
+    columns: list[Array] = [np.asarray(spec.from_episode(episode), np.float64)]
     if settings.relations:
         columns.append(_relations(episode, settings.object_names))
     if settings.motion_steps:
         columns.append(_motion(episode, settings.object_names, settings.motion_steps))
+    if settings.images:
+        if encode is None:
+            raise CriticError("the critic looks at images; give it its image encoder")
+        columns.append(np.asarray(encode(episode), np.float64))
     rows = np.concatenate(columns, axis=1).astype(np.float32)
     if not np.all(np.isfinite(rows)):
         bad = int(np.argmin(np.isfinite(rows).all(axis=1)))

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from dexpie_ros.config import config
 from dexpie_ros.critic.returns import ReturnConfig
+from dexpie_ros.policy.settings import EncoderConfig
 
 Part = Literal["tcp", "joints", "hand", "objects", "objects_in_tcp", "hand_force"]
 
@@ -23,6 +24,10 @@ class FeatureConfig:
     relations: bool = True
     """Add distances, near-field and pair features: what a small network cannot learn from a few
     dozen episodes but needs in order to generalise between them."""
+    images: tuple[str, ...] = ()
+    """Cameras; their images go through ``encoder`` once and are kept as features."""
+    encoder: EncoderConfig = EncoderConfig(trainable=False)
+    """Frozen; ``weights`` must name R3M's file (or ask for `random`) where there are images."""
     motion_steps: Annotated[int, Field(ge=0)] = 0
     """Add how far TCP, fingers and objects moved within this many steps; 0 adds nothing."""
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.features import features, resolve
+from dexpie_ros.critic.image_features import ImageFeatures
 from dexpie_ros.critic.measure import episode_returns, measure
 from dexpie_ros.critic.network import ValueNetwork
 from dexpie_ros.critic.settings import CriticConfig
@@ -173,8 +174,9 @@ def train_critic(
     settings = dataclasses.replace(
         settings, features=dataclasses.replace(settings.features, object_names=names)
     )
+    encode = _encoder(settings)
     data = _Data(
-        [torch.from_numpy(features(e, settings.features)) for e in kept],
+        [torch.from_numpy(features(e, settings.features, encode)) for e in kept],
         [torch.from_numpy(episode_returns(e, settings.returns)).float() for e in kept],
     )
     fold = _folds(settings, kept)
@@ -186,6 +188,7 @@ def train_critic(
             held_out,
             {e.id: int(f) for e, f in zip(kept, fold, strict=True)},
             inputs=[e.id for e in kept],
+            encode=encode,
         )
     else:
         everything = np.ones(len(kept), bool)
@@ -193,7 +196,7 @@ def train_critic(
         for done in range(epoch):
             whole.epoch()
             report(settings.epochs + done + 1, settings.epochs + epoch, "critic, all episodes")
-        critic = Critic(settings, [whole.network], {}, inputs=[e.id for e in kept])
+        critic = Critic(settings, [whole.network], {}, None, [e.id for e in kept], encode)
     unseen = {
         i: held_out[fold[i]].value(data.features[i]).numpy().astype(np.float64)
         for i in range(len(kept))
@@ -210,6 +213,15 @@ def train_critic(
     if out_dir is not None:
         critic.save(out_dir)
     return critic
+
+
+def _encoder(settings: CriticConfig) -> ImageFeatures | None:
+    if not settings.features.images:
+        return None
+    # An encoder that was asked to start from nothing shall start from the same nothing.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return ImageFeatures.build(settings.features)
 
 
 def _folds(settings: CriticConfig, episodes: Sequence[Episode]) -> NDArray[np.int64]:
