@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from dexpie_ros.policy.actor import Actor, Batch
 from dexpie_ros.policy.conditioning import OptimalityEmbedding, prefix_inputs, sinusoid
 from dexpie_ros.policy.diffusion import Diffusion, Draws, draw, masked_loss, prefix_mask
+from dexpie_ros.policy.fast import product
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.presets import PRESET_NAMES, preset
 from dexpie_ros.policy.settings import (
@@ -282,3 +283,31 @@ def test_prefix_inputs_golden_numbers():
     assert rows[0, :, 0].tolist() == [1, 1, 1, 0]
     assert rows[0, :, 1].tolist() == [0, 1, 4, 0]
     assert rows[0, :, 16].tolist() == [0, 4, 12, 0]  # changes 1 and 3, times H = 4
+
+
+@pytest.mark.parametrize("prefix_conditioning", [True, False])
+@pytest.mark.parametrize("channels", [(16,), (16, 32), (16, 32, 64)])
+def test_fast_unet_equals_the_trained_one(channels, prefix_conditioning):
+    torch.manual_seed(0)
+    denoiser = replace(TINY_UNET, channels=channels, prefix_conditioning=prefix_conditioning)
+    actor = wake(Actor(tiny(denoiser))).eval()
+    plain = {beta: sample(actor, beta) for beta in (0.0, 1.0, 1.5)}
+    actor.prepare()
+    for beta, expected in plain.items():  # one row and two
+        assert (sample(actor, beta) - expected).abs().max() < 1e-5
+
+
+def test_compiled_unet_equals_the_trained_one():
+    torch.manual_seed(0)
+    actor = wake(Actor(tiny(TINY_UNET))).eval()
+    plain = sample(actor, 1.5)
+    actor.prepare(backend="eager")  # what inductor would be given, without its minute
+    assert (sample(actor, 1.5) - plain).abs().max() < 1e-5
+
+
+def test_packing_is_given_up_where_it_would_be_wrong(monkeypatch):
+    weight, bias, x = torch.randn(4, 6), torch.randn(4), torch.randn(2, 6)
+    expected = x @ weight.T + bias
+    assert torch.allclose(product(weight, bias, 2)(x), expected, atol=1e-6)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda x, *a: x @ (0 * weight).T)
+    assert torch.allclose(product(weight, bias, 2)(x), expected, atol=1e-6)

@@ -18,6 +18,7 @@ from dexpie_ros.geometry import Pose
 from dexpie_ros.policy import r3m
 from dexpie_ros.policy.augmentation import center_crop, color_jitter, random_crop
 from dexpie_ros.policy.encoders import Encoder, build_encoder
+from dexpie_ros.policy.fast import fold_encoder
 from dexpie_ros.policy.images import stack
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy, PolicyError
@@ -102,7 +103,7 @@ def test_anything_else_is_refused(tmp_path, capsys):
     torch.save({"r3m": Harmful()}, path)
     with pytest.raises(WeightsError, match="refused"):
         r3m.read(path)
-    path.write_bytes(pickle.dumps({"r3m": Harmful()}))
+    path.write_bytes(pickle.dumps({"r3m": Harmful()}, protocol=2))
     with pytest.raises(WeightsError, match="refused"):
         r3m.read(path)
     assert "code ran" not in capsys.readouterr().out
@@ -321,7 +322,25 @@ def test_frozen_features_are_what_the_encoder_says_and_encoded_once(episodes, tm
 
 
 def test_missing_or_wrong_pictures_are_named(episodes, tmp_path):
-    with pytest.raises(DatasetError, match="1 episodes lack images"):
+    with pytest.raises(DatasetError, match=r"1 episodes lack images .episode-0: front, wrist"):
         train_actor(run_config(), [reach(0, 30)], None, tmp_path)
     with pytest.raises(ValueError, match="camera front: picture of shape"):
         stack({"front": np.zeros((4, 4), np.uint8)}, ("front",), 32)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "small_cnn"])
+def test_folding_batchnorm_changes_nothing(arch, tmp_path):
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(arch=arch, weights="random", image_size=64), 2)
+    for name, value in encoder.state_dict().items():
+        if "running_mean" in name:
+            value.normal_(0, 0.1)
+        elif "running_var" in name:
+            value.uniform_(0.5, 2.0)
+    folded = fold_encoder(encoder)
+    assert not any(isinstance(m, FrozenBatchNorm) for m in folded.modules())
+    images = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        a, b = encoder(images), folded(images)
+    assert (a - b).abs().max() < 1e-5 * (1 + a.abs().max())
+    assert any(isinstance(m, FrozenBatchNorm) for m in encoder.modules()) == (arch != "small_cnn")

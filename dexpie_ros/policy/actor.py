@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dexpie_ros.policy.conditioning import Conditioner
 from dexpie_ros.policy.diffusion import Diffusion, Draws, masked_loss, prefix_mask
 from dexpie_ros.policy.encoders import Encoder
+from dexpie_ros.policy.fast import FastUNet, fold_encoder
 from dexpie_ros.policy.mlp import MLPDenoiser
 from dexpie_ros.policy.settings import InferenceSettings, PolicyConfig
 from dexpie_ros.policy.unet import UNetDenoiser
@@ -48,6 +49,19 @@ class Actor(nn.Module):
             config.denoiser, config.action.horizon, self.conditioner.size
         )
         self.diffusion = Diffusion(config.diffusion)
+        self._fast: tuple[FastUNet | None, Encoder | None] | None = None
+
+    def prepare(self, backend: str = "") -> None:
+        """Lay the weights out for inference; call it after their last change and move.
+
+        ``backend`` of `torch.compile` for the U-Net, empty for none.
+        """
+        unet, encoder = None, None
+        if isinstance(self.denoiser, UNetDenoiser):
+            unet = FastUNet(self.denoiser, backend=backend)
+        if self.encoder is not None:
+            encoder = fold_encoder(self.encoder)
+        self._fast = (unet, encoder)
 
     def features(
         self,
@@ -63,7 +77,8 @@ class Actor(nn.Module):
             return vector
         if images is None:
             raise ValueError(f"no images given; trained on {self.config.observation.describe()}")
-        seen: Tensor = images if images.ndim == 2 else self.encoder(images, augment)
+        encoder = self._fast[1] if self._fast is not None and not self.training else None
+        seen: Tensor = images if images.ndim == 2 else (encoder or self.encoder)(images, augment)
         return torch.cat([vector, seen.to(vector.dtype)], dim=-1)
 
     def forward(self, batch: Batch, draws: Draws, augment: torch.Generator | None = None) -> Tensor:
@@ -95,6 +110,8 @@ class Actor(nn.Module):
         step but not on the chunk is computed before the first step.
         """
         batch = len(noise)
+        fast = self._fast[0] if self._fast is not None else None
+        denoiser = fast or self.denoiser
         guided = self.config.optimality.kind != "none" and settings.beta not in (0.0, 1.0)
         copies = 2 if guided else 1
         withheld = torch.zeros(copies * batch, dtype=torch.bool, device=noise.device)
@@ -105,12 +122,12 @@ class Actor(nn.Module):
         conditions = self.conditioner.all_steps(
             steps, features.repeat(copies, 1), wanted, withheld
         )  # fmt: skip
-        rows = self.denoiser.modulations(conditions.flatten(0, 1))
+        rows = denoiser.modulations(conditions.flatten(0, 1))
         by_step = list(zip(*(row.split(copies * batch) for row in rows), strict=True))
-        local = self.denoiser.local(prefix.repeat(copies, 1, 1), mask.repeat(copies, 1))
+        local = denoiser.local(prefix.repeat(copies, 1, 1), mask.repeat(copies, 1))
 
         def predict(x: Tensor, index: int) -> Tensor:
-            out = self.denoiser.denoise(x.repeat(copies, 1, 1), local, list(by_step[index]))
+            out = denoiser.denoise(x.repeat(copies, 1, 1), local, list(by_step[index]))
             if not guided:
                 return out
             null, conditional = out.chunk(2)

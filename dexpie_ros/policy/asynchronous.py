@@ -72,6 +72,7 @@ class AsyncPolicy:
         self.settings = settings or policy.config.inference
         self._latencies: deque[float] = deque(maxlen=_KEPT_LATENCIES)
         self._inferences = self._prefix_sum = self._prefix_last = self._lost = 0
+        policy.warm_up()
         self.reset(0)
 
     def reset(self, episode_seed: int, start_time_ns: int | None = None) -> None:

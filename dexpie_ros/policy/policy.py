@@ -55,10 +55,24 @@ class Policy:
         normalizer: Normalizer,
         device: str = "cpu",
         policy_id: str = "",
+        backend: str = "",
     ) -> None:
+        """``backend`` of `torch.compile` for the U-Net (`inductor` on a GPU), empty for none."""
         self.config, self.normalizer, self.policy_id = config, normalizer, policy_id
         self.device = torch.device(device)
         self.actor = actor.to(self.device).eval().requires_grad_(False)
+        self._ready, self._backend = False, backend
+
+    def warm_up(self) -> None:
+        """Do once what only the first chunk costs: weights laid out, libraries loaded."""
+        if self._ready:
+            return
+        self._ready = True
+        self.actor.prepare(self._backend)
+        spec, size = self.config.observation, self.config.encoder.image_size
+        pictures = np.zeros((len(spec.images), 3, size, size), np.uint8) if spec.images else None
+        prefix = (np.tile(np.eye(4), (1, 1, 1)), np.zeros((1, 6)))
+        self.sample(np.zeros(spec.size), np.eye(4), pictures, prefix)
 
     @property
     def horizon(self) -> int:
@@ -99,6 +113,7 @@ class Policy:
         on, absolute (poses (d, 4, 4), openings (d, 6), or commands); no more than the n of training
         are used, and they come back exactly. The noise depends on ``seed`` alone.
         """
+        self.warm_up()
         tcp_prefix, hand_prefix = prefix_arrays(prefix, self.config.prefix.max_delay)
         delay = len(tcp_prefix)
         shape = (self.horizon, actions.ACTION_DIM)
@@ -163,10 +178,13 @@ class Policy:
         return files.replace_directory(Path(directory), contents)
 
     @staticmethod
-    def load(directory: str | Path, device: str = "cpu", kind: str = "") -> Policy:
+    def load(
+        directory: str | Path, device: str = "cpu", kind: str = "", backend: str = ""
+    ) -> Policy:
         """Read a policy; PolicyError says in a sentence why it cannot be used.
 
-        ``kind`` (`state` or `vision`), where given, is what the caller can offer.
+        ``kind`` (`state` or `vision`), where given, is what the caller can offer; ``backend`` as in
+        the constructor.
         """
         folder = Path(directory)
         if not (folder / _CONFIG).is_file():
@@ -194,7 +212,8 @@ class Policy:
             encoder.origin = str(values.get("encoder_origin", ""))
         actor = Actor(config, encoder)
         _load_weights(actor, weights, folder / _MODEL)
-        return Policy(config, actor, normalizer, device, _policy_id(hashes, values["policy"]))
+        name = _policy_id(hashes, values["policy"])
+        return Policy(config, actor, normalizer, device, name, backend)
 
 
 def prefix_arrays(

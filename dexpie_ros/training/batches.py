@@ -151,5 +151,6 @@ def cacheable(encoder: Encoder | None) -> bool:
 
 
 def missing_images(episodes: Sequence[Episode], cameras: Sequence[str]) -> list[str]:
-    """Episodes that lack a camera, as ``id: camera``."""
-    return [f"{e.id}: {name}" for e in episodes for name in cameras if name not in e.cameras]
+    """Episodes that lack a camera, as ``id: cameras``."""
+    lacking = [(e.id, [name for name in cameras if name not in e.cameras]) for e in episodes]
+    return [f"{name}: {', '.join(absent)}" for name, absent in lacking if absent]
