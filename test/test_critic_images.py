@@ -18,6 +18,7 @@ from dexpie_ros.critic.image_features import ImageFeatures
 from dexpie_ros.critic.settings import FeatureConfig
 from dexpie_ros.critic.train import train_critic
 from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.episodes.images import shrink
 from dexpie_ros.policy.settings import EncoderConfig
 
 SMALL = EncoderConfig(arch="small_cnn", weights="random", trainable=False, image_size=32)
@@ -36,6 +37,9 @@ class Counting:
     def __getitem__(self, index: int) -> np.ndarray:
         self.asked += 1
         return np.full((32, 32, 3), self.levels[index], np.uint8)
+
+    def shrunk(self, index: int, size: int = 224) -> np.ndarray:
+        return shrink(self[index], size)
 
 
 def seen(number: int, folder: Path, success: bool = True) -> Episode:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dexpie_ros.config import ConfigError, from_dict
 from dexpie_ros.critic.advantage import AdvantageConfig, advantages
 from dexpie_ros.critic.optimality import ScoringConfig, Thresholds, optimality, score, thresholds
-from dexpie_ros.critic.returns import ReturnConfig, monte_carlo, stream, targets
+from dexpie_ros.critic.returns import ReturnConfig, lambda_returns, monte_carlo, stream, targets
 
 NOBODY = [False] * 5
 
@@ -172,3 +172,36 @@ def test_demonstrations_and_people() -> None:
     assert got("one", "one_if_success", False, False) == [0.1, 0.2, 0.3]
     assert got("one", "one_if_success", True, False) == [0.1, 1.0, 1.0]
     assert got("one", "scored", True, False) == [0.1, 0.2, 0.3]
+
+
+def test_lambda_returns_by_hand() -> None:
+    settings = of("margin")  # .05 per step, penalty .5
+    values = [-0.9, -0.4, -0.3]
+    won = stream(3, True, [False] * 3, settings)
+    # t=2: 0; t=1: -.05 + .5 (-.3) + .5 (0) = -.2; t=0: -.05 + .5 (-.4) + .5 (-.2) = -.35
+    np.testing.assert_allclose(lambda_returns(values, won, settings, 0.5), [-0.35, -0.2, 0.0])
+    lost = stream(3, False, [False] * 3, settings)
+    # t=2: -.5; t=1: -.05 + .5 (-.3) + .5 (-.5) = -.45; t=0: -.05 + .5 (-.4) + .5 (-.45) = -.475
+    np.testing.assert_allclose(lambda_returns(values, lost, settings, 0.5), [-0.475, -0.45, -0.5])
+    with pytest.raises(ValueError, match="decay"):
+        lambda_returns(values, lost, of("decay"), 0.5)
+
+
+@given(
+    length=st.integers(1, 30),
+    success=st.booleans(),
+    human=st.lists(st.booleans(), min_size=30, max_size=30),
+    trace=st.floats(0.1, 1.0),
+)
+def test_lambda_returns_of_true_values_are_the_returns(
+    length: int, success: bool, human: list[bool], trace: float
+) -> None:
+    settings = of("margin", max_steps=100, hitl_aware=True)
+    episode = stream(length, success, human[:length], settings)
+    true = monte_carlo(episode, settings)
+    # exact where each step's successor is on the same stream; everywhere with trace 1
+    got = lambda_returns(true, episode, settings, 1.0)
+    np.testing.assert_allclose(got, true, atol=1e-12)
+    alone = stream(length, success, [False] * length, settings)
+    true = monte_carlo(alone, settings)
+    np.testing.assert_allclose(lambda_returns(true, alone, settings, trace), true, atol=1e-12)

@@ -147,6 +147,9 @@ class Flat:
     def __getitem__(self, index: int) -> np.ndarray:
         return np.full((48, 64, 3), (200, 100, 50), np.uint8)
 
+    def shrunk(self, index: int, size: int = 224) -> np.ndarray:
+        return self[index][:size, :size]
+
 
 def test_overlay_video(tmp_path: Path) -> None:
     episode = reach(3, human=slice(30, None))

@@ -23,6 +23,7 @@ from dexpie_ros.critic.label import LabelConfig, label, relabel
 from dexpie_ros.critic.settings import CriticConfig, FeatureConfig, best, paper
 from dexpie_ros.critic.train import train_critic
 from dexpie_ros.episodes.episode import Episode, EpisodeInfo, ImageSequence
+from dexpie_ros.episodes.images import shrink
 from dexpie_ros.policy.settings import EncoderConfig
 
 CAMERAS = ("front", "wrist")
@@ -113,6 +114,9 @@ class _Noise:
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return self._images[index]
+
+    def shrunk(self, index: int, size: int = 224) -> NDArray[np.uint8]:
+        return shrink(self._images[index], size)
 
 
 def _episode(number: int, steps: int, folder: Path) -> Episode:

@@ -22,9 +22,7 @@ from safetensors.torch import save as save_tensors
 from dexpie_ros.config import ConfigError, write_atomic
 from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.settings import FeatureConfig
-from dexpie_ros.episodes.cache import CachedImages
-from dexpie_ros.episodes.episode import Episode, ImageSequence
-from dexpie_ros.episodes.images import RecordedImages, shrink
+from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.policy.encoders import Encoder, build_encoder
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.settings import PolicyConfig
@@ -98,7 +96,7 @@ class ImageFeatures:
         with torch.inference_mode():
             for first in range(0, len(episode), _BATCH):
                 steps = range(first, min(first + _BATCH, len(episode)))
-                pixels = np.stack([[_square(v, t, size) for v in views] for t in steps])
+                pixels = np.stack([[view.shrunk(t, size) for view in views] for t in steps])
                 images = torch.from_numpy(pixels).to(self.device).permute(0, 1, 4, 2, 3)
                 parts.append(self.encoder(images).float().cpu().numpy())
         return np.concatenate(parts)
@@ -117,12 +115,6 @@ def _policy_settings(settings: FeatureConfig) -> PolicyConfig:
         )
     spec = ObservationSpec(parts=("tcp",), images=settings.images)
     return PolicyConfig(observation=spec, encoder=encoder)
-
-
-def _square(images: ImageSequence, index: int, size: int) -> NDArray[np.uint8]:
-    if isinstance(images, RecordedImages | CachedImages):
-        return images.shrunk(index, size)
-    return shrink(images[index], size)
 
 
 def _read(path: Path) -> NDArray[np.float32] | None:

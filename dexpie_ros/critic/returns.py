@@ -109,3 +109,34 @@ def monte_carlo(rewards: Stream, settings: ReturnConfig) -> Array:
 def targets(rewards: Stream, settings: ReturnConfig) -> Array:
     """What the critic learns: returns (T,) within the value bins, [-1, 0]."""
     return np.clip(monte_carlo(rewards, settings), -1.0, 0.0)
+
+
+def lambda_returns(
+    values: ArrayLike, rewards: Stream, settings: ReturnConfig, trace: float
+) -> Array:
+    """TD(lambda) targets (T,): G_t = r_t + (1 - trace) V_{t+1} + trace G_{t+1}, clipped.
+
+    ``trace`` 1 is the Monte-Carlo return. Below 1, what lies far ahead (other people's pauses, a
+    failure that nobody could see coming) is taken from the value ``values`` (T,) of the states on
+    the way, that is from all episodes that passed there, instead of from this episode's luck.
+
+    Raises:
+        CriticError: ``decay`` scaling: its penalty depends on when it will come, which a value of
+            the state alone cannot hold.
+    """
+    if settings.discount != 1.0:
+        raise CriticError(
+            "target_lambda below 1 does not go with return scaling `decay`; use margin or clip"
+        )
+    v = np.asarray(values, np.float64).tolist()
+    out = monte_carlo(rewards, settings)
+    for t in range(len(v) - 2, -1, -1):
+        here, there = (
+            (rewards.end[t], rewards.failed[t]),
+            (rewards.end[t + 1], rewards.failed[t + 1]),
+        )
+        # At a takeover, and at a terminal step, the successor belongs to another stream: there the
+        # Monte-Carlo return stands.
+        if here == there and here[0] > t:
+            out[t] = (1.0 - trace) * v[t + 1] + trace * out[t + 1] - settings.step_cost
+    return np.clip(out, -1.0, 0.0)

@@ -38,6 +38,11 @@ class CriticConfig:
 
     features: FeatureConfig = FeatureConfig()
     returns: ReturnConfig = ReturnConfig()
+    target_lambda: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """1 (paper): Monte-Carlo returns. Below: TD(lambda) targets, which average over episodes what
+    lies far ahead."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 2
+    """Epochs of Monte-Carlo targets before the first TD(lambda) ones."""
     bins: Annotated[int, Field(ge=2)] = 201
     sigma: Annotated[float, Field(gt=0.0)] = 0.02
     """Width of the Gaussian target, in the critic's units. paper: unspecified; authors: one bin."""
@@ -71,6 +76,7 @@ def paper(max_steps: int = 400) -> CriticConfig:
     return CriticConfig(
         features=FeatureConfig(relations=False),
         returns=ReturnConfig(scaling="clip", max_steps=max_steps),
+        target_lambda=1.0,
         sigma=0.005,
         hidden=256,
         input_noise=0.0,
@@ -89,6 +95,7 @@ def authors(max_steps: int = 400) -> CriticConfig:
     return CriticConfig(
         features=FeatureConfig(parts=("joints", "objects"), relations=False),
         returns=ReturnConfig(scaling="decay", max_steps=max_steps),
+        target_lambda=1.0,
         sigma=0.005,
         hidden=256,
         input_noise=0.0,

@@ -24,6 +24,7 @@ from dexpie_ros.critic.features import features, resolve
 from dexpie_ros.critic.image_features import ImageFeatures
 from dexpie_ros.critic.measure import episode_returns, measure
 from dexpie_ros.critic.network import ValueNetwork
+from dexpie_ros.critic.returns import Stream, lambda_returns, stream
 from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.critic.targets import cross_entropy, soft_targets
 from dexpie_ros.episodes.episode import Episode
@@ -92,12 +93,16 @@ class _Run:
 
     network: ValueNetwork
     features: torch.Tensor
+    """(N, D), episodes one after the other."""
     returns: torch.Tensor
+    """(N,) Monte-Carlo."""
+    streams: Sequence[Stream]
     settings: CriticConfig
     seed: int
 
     def __post_init__(self) -> None:
         self.network.fit_normaliser(self.features)
+        self.done = 0
         self.generator = torch.Generator().manual_seed(self.seed)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
@@ -113,6 +118,7 @@ class _Run:
 
     def epoch(self) -> None:
         settings, network = self.settings, self.network
+        wanted = self._targets()
         network.train()
         orders = [
             torch.randperm(len(self.features), generator=self.generator) for _ in range(self.passes)
@@ -122,18 +128,33 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=self.generator)))
             for batch in (part for o in orders for part in o.split(settings.batch_size)):
-                target = soft_targets(self.returns[batch], network.centres, settings.sigma)
+                target = soft_targets(wanted[batch], network.centres, settings.sigma)
                 loss = cross_entropy(network(self.features[batch]), target)
                 self.optimiser.zero_grad()
                 loss.backward()
                 self.optimiser.step()
                 self.schedule.step()
+        self.done += 1
+
+    def _targets(self) -> torch.Tensor:
+        """What this epoch learns (N,)."""
+        settings = self.settings
+        if settings.target_lambda == 1.0 or self.done < settings.warmup_epochs:
+            return self.returns
+        values = self.network.value(self.features).numpy()
+        lengths = np.cumsum([len(s) for s in self.streams])[:-1]
+        parts = [
+            lambda_returns(v, s, settings.returns, settings.target_lambda)
+            for v, s in zip(np.split(values, lengths), self.streams, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(parts)).float()
 
 
 @dataclass(eq=False)
 class _Data:
     features: list[torch.Tensor]
     returns: list[torch.Tensor]
+    streams: list[Stream]
 
     def run(self, chosen: NDArray[np.bool_], settings: CriticConfig, seed: int) -> _Run:
         with torch.random.fork_rng(devices=[]):
@@ -144,6 +165,7 @@ class _Data:
             network,
             torch.cat([self.features[i] for i in index]),
             torch.cat([self.returns[i] for i in index]),
+            [self.streams[i] for i in index],
             settings,
             seed,
         )
@@ -178,6 +200,7 @@ def train_critic(
     data = _Data(
         [torch.from_numpy(features(e, settings.features, encode)) for e in kept],
         [torch.from_numpy(episode_returns(e, settings.returns)).float() for e in kept],
+        [stream(len(e), e.success, e.human, settings.returns) for e in kept],
     )
     fold = _folds(settings, kept)
     report = progress or (lambda done, total, message: None)
