@@ -1,0 +1,68 @@
+"""The commands of critic, labels and experiments, on recorded episodes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from dexpie_ros.config import ConfigError
+from dexpie_ros.critic.critic import Critic
+from dexpie_ros.episodes.labels import label_tags, read_labels
+from dexpie_ros.evaluation.commands import add_critic, add_experiment, add_label
+from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    groups = parser.add_subparsers()
+    for add in (add_critic, add_label, add_experiment):
+        add(groups)
+    options = parser.parse_args(words)
+    status: int = options.run(options)
+    return status
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("episodes")
+    rollouts = run_all(LockstepConfig(), [Task("demonstration", k) for k in range(3)], folder)
+    assert [r.outcome for r in rollouts] == ["success"] * 3
+    return folder
+
+
+def test_train_label_relabel_report_video(
+    bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    critic, few = str(tmp_path / "critic"), ("--set", "epochs=2", "--set", "crossfit=2")
+    assert run("critic", "train", str(bags), "--output", critic, "--max-steps", "400", *few) == 0
+    assert "from 3 episodes" in capsys.readouterr().out
+    assert run("label", critic, str(bags), "--tag", "one") == 0
+    again = ("--tag", "two", "--from-tag", "one", "--set", "scoring.kind=binary")
+    assert run("label", critic, str(bags), *again) == 0
+    (episode, *_) = sorted(p for p in bags.iterdir())
+    assert label_tags(episode) == ["one", "two"]
+    assert set(read_labels(episode, "two").optimality.tolist()) <= {0.0, 1.0}
+    assert read_labels(episode, "two").meta["critic"] == Critic.load(critic).hash
+    capsys.readouterr()
+    assert run("critic", "report", critic, str(bags), "--tag", "one") == 0
+    text = capsys.readouterr().out
+    assert "held out" in text and "demonstration" in text
+    assert run("critic", "video", str(episode), "--tag", "one") == 0
+    assert (episode / "value.mp4").stat().st_size > 1000
+
+
+def test_an_unknown_setting_is_refused(bags: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean epochs"):
+        run("critic", "train", str(bags), "--output", str(tmp_path / "c"), "--max-steps", "400",
+            "--set", "epoch=2")  # fmt: skip
+    assert not (tmp_path / "c").exists()
+    with pytest.raises(ConfigError, match="trails"):
+        run("experiment", "ladder", "--output", str(tmp_path / "x"), "--set", "trails=2")
+
+
+def test_a_report_of_nothing_yet(tmp_path: Path) -> None:
+    words = ("--tasks", "A", "--seeds", "1", "--trials", "2", "--output", str(tmp_path))
+    assert run("experiment", "ladder", *words, "--report-only") == 0
+    assert "2 units have no results yet" in (tmp_path / "report.html").read_text()
