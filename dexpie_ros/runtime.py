@@ -94,13 +94,13 @@ def prepare_process() -> None:
         pass  # another C library, with another malloc
 
 
-def run_node(factory: Callable[[], Node], args: Sequence[str] | None = None) -> None:
+def run_node(factory: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Run one node until Ctrl-C, SIGTERM or :func:`abort`.
 
     ``factory`` makes the node (usually its class); what the node must close goes into its
-    ``destroy_node``. Returns after a clean shutdown. A ConfigError becomes one line on stderr and
-    ``SystemExit(2)``; any other exception is a crash and passes through, after the node was
-    destroyed, so that the process ends with a traceback and status 1.
+    ``destroy_node``. Returns the exit status: 0 after a clean shutdown, 2 after a ConfigError,
+    which becomes one line on stderr. Any other exception is a crash and passes through, after the
+    node was destroyed, so that the process ends with a traceback and status 1.
     """
     prepare_process()
     _failure.clear()
@@ -123,7 +123,7 @@ def run_node(factory: Callable[[], Node], args: Sequence[str] | None = None) -> 
         pass
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(EXIT_CONFIG) from None
+        return EXIT_CONFIG
     finally:
         # a second Ctrl-C must not tear a file that is being closed
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -136,6 +136,7 @@ def run_node(factory: Callable[[], Node], args: Sequence[str] | None = None) -> 
         signal.signal(signal.SIGINT, interrupt)
     if _failure:
         raise _failure[0]
+    return 0
 
 
 def abort(error: Exception) -> None:

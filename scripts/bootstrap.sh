@@ -26,16 +26,25 @@ quietly() {
 fingerprint() {
   {
     pwd
-    echo "${ROS_DISTRO:-wheels} ${PYTHON:-}"
+    echo "${ROS_DISTRO:-wheels}"
     ls dexpie_ros/nodes
     find setup.py setup.cfg scripts/bootstrap.sh msg -type f -not -path 'msg/build/*' | LC_ALL=C sort |
       xargs cat
   } | cksum
 }
 
+# The Python that .venv was made from, if there is one: once named, it need not be named again.
+earlier_python() { cut -d' ' -f1 $VENV/.made-for 2>/dev/null || true; }
+
+is_set_up() {
+  [ "$(cat $STAMP 2>/dev/null)" = "$wanted" ] &&
+    { [ -z "${PYTHON:-}" ] || [ "$(pick_python)" = "$(earlier_python)" ]; }
+}
+
 pick_python() {
   local candidate
-  for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.10}; do
+  for candidate in ${PYTHON:-${ROS_DISTRO:+python3} $(earlier_python) python3 python3.12 python3.11 \
+      python3.10}; do
     if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' \
         >/dev/null 2>&1; then
       "$candidate" -c 'import sys; print(sys.executable)'
@@ -142,7 +151,7 @@ END
 }
 
 wanted=$(fingerprint)
-if [ "$(cat $STAMP 2>/dev/null)" = "$wanted" ]; then
+if is_set_up; then
   exit 0
 fi
 mkdir -p build
@@ -150,7 +159,9 @@ mkdir -p build
 if command -v flock >/dev/null; then
   exec 9>build/.setup.lock
   flock 9 # two of `make demo` and `make test` at once: the second one waits
-  [ "$(cat $STAMP 2>/dev/null)" != "$wanted" ] || exit 0
+  if is_set_up; then
+    exit 0
+  fi
 fi
 say "1/3 Python and system libraries"
 python=$(pick_python)

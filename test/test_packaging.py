@@ -116,7 +116,8 @@ def test_every_node_is_an_executable_and_known_to_the_graph():
     assert with_main <= set(NODES), f"not in graph.NODES: {with_main - set(NODES)}"
     for name in with_main:
         text = MODULES[f"dexpie_ros.nodes.{name}"].read_text()
-        assert 'if __name__ == "__main__":' in text, f"nodes/{name}.py cannot be run with -m"
+        ending = 'if __name__ == "__main__":\n    sys.exit(main())'
+        assert ending in text, f"nodes/{name}.py: run with -m, its exit status would be lost"
     for name in set(nodes) & set(NODES):
         assert name in with_main, f"nodes/{name}.py has no main()"
 

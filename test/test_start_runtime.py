@@ -225,7 +225,7 @@ class Example(Node):
         if "int" in sys.argv: os.kill(os.getpid(), signal.SIGINT)  # an impatient second Ctrl-C
         print("closed", flush=True)
         super().destroy_node()
-runtime.run_node(Example)
+sys.exit(runtime.run_node(Example))
 """
 
 

@@ -41,4 +41,4 @@ class Receiver(Node):
 
 
 if __name__ == "__main__":
-    run_node(Sender if sys.argv[1] == "send" else Receiver)
+    sys.exit(run_node(Sender if sys.argv[1] == "send" else Receiver))

@@ -1,6 +1,7 @@
 """A real ROS node for the supervisor's tests: says when it is there, and how it ended."""
 
 import os
+import sys
 
 from rclpy.node import Node
 
@@ -30,4 +31,4 @@ class Ticker(Node):
 
 
 if __name__ == "__main__":
-    run_node(Ticker)
+    sys.exit(run_node(Ticker))
