@@ -118,12 +118,13 @@ def test_two_processes_may_build_at_once(tmp_path):
     _same(cache.load(paths[3]), read_episode(paths[3]))
 
 
-def test_in_parallel_with_an_error_the_others_are_built(tmp_path):
+@pytest.mark.parametrize("parallel", ["threads", "processes"])
+def test_in_parallel_with_an_error_the_others_are_built(tmp_path, parallel):
     factories.write_collection(tmp_path / "bags", 3)
     broken = tmp_path / "bags/e001/e001_0.mcap"
     broken.write_bytes(broken.read_bytes()[:400])
     collection = Collection(tmp_path / "bags")
-    cache = Cache(tmp_path / "cache", CacheConfig(workers=2))
+    cache = Cache(tmp_path / "cache", CacheConfig(workers=2, parallel=parallel))
     seen = []
     with pytest.raises(EpisodeError, match=r"e001_0\.mcap"):
         cache.episodes(collection, lambda *progress: seen.append(progress))

@@ -22,11 +22,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,10 @@ class CacheConfig:
     """Of these, those that were recorded; none for policies without images."""
     image_size: int = IMAGE_SIZE
     workers: int = 0
-    """Processes; 0: one per core."""
+    """Bags that are read at once; 0: one per core."""
+    parallel: Literal["auto", "threads", "processes"] = "auto"
+    """Decoding pictures leaves Python's lock, so threads do well, and start at once; from five cores
+    on (``auto``) processes do better."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +89,8 @@ class Cache:
     def key(self, directory: str | Path) -> str:
         """Name of the entry for this bag under these settings; reads the index only."""
         settings = config.to_dict(self.settings)
-        settings.pop("workers")
+        for how in ("workers", "parallel"):
+            settings.pop(how)
         text = json.dumps([FORMAT, settings, geometry.ROT6D_CONVENTION, fingerprint(directory)])
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
@@ -105,10 +110,7 @@ class Cache:
             if workers == 1:
                 results = (_build(self.root, e, d, self.settings, threads) for d, e in todo)
             else:
-                # spawn: a process with rclpy or torch threads must not be forked.
-                pool = stack.enter_context(
-                    ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-                )
+                pool = stack.enter_context(self._pool(workers, cores))
                 pending = [
                     pool.submit(_build, self.root, e, d, self.settings, threads) for d, e in todo
                 ]
@@ -120,6 +122,13 @@ class Cache:
         if errors:
             raise EpisodeError("\n".join(errors))
         return entries
+
+    def _pool(self, workers: int, cores: int) -> Executor:
+        how = self.settings.parallel
+        if how == "threads" or (how == "auto" and cores <= 4):
+            return ThreadPoolExecutor(workers)
+        # spawn: a process with rclpy or torch threads must not be forked.
+        return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
 
     def load(self, directory: str | Path) -> Episode:
         """One episode from its entry, which is built if need be; images stay on disk."""

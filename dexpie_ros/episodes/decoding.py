@@ -18,6 +18,7 @@ from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typest
 from dexpie_ros import messages
 from dexpie_ros.control.types import Source
 from dexpie_ros.episodes.bag_reader import BagReader, TopicMessages
+from dexpie_ros.episodes.cdr import CdrError, Columns, read_columns
 from dexpie_ros.episodes.episode import EpisodeError
 
 Decode = Callable[[memoryview], Any]
@@ -25,13 +26,7 @@ Decode = Callable[[memoryview], Any]
 
 def decoder(bag: BagReader, topic: str, expected: str) -> Decode:
     """A function CDR -> message for ``topic``; EpisodeError where the type is another."""
-    stream = bag.messages[topic]
-    if stream.type != expected:
-        raise EpisodeError(
-            f"{bag.path}: {topic}: holds {stream.type}, expected {expected}; recorded by another "
-            "program? Import it instead (`dexpie episodes import`)"
-        )
-    store = _store(bag, topic, expected)
+    store = _checked_store(bag, topic, expected)
 
     def decode(cdr: memoryview) -> Any:
         try:
@@ -52,6 +47,18 @@ def decode_all(bag: BagReader, topic: str, expected: str) -> list[Any]:
     return [decode(cdr) for cdr in stream.payloads]
 
 
+def columns(bag: BagReader, topic: str, expected: str) -> Columns:
+    """All messages of a topic as columns; EpisodeError where they are not of the expected type."""
+    store = _checked_store(bag, topic, expected)
+    try:
+        return read_columns(store, expected, bag.messages[topic].payloads)
+    except CdrError as error:
+        raise EpisodeError(
+            f"{bag.path}: {topic}: not all messages are {expected} ({error}); exclude the episode, or "
+            "find the publisher that wrote them"
+        ) from None
+
+
 def is_human_step(cdr: bytes | memoryview) -> bool:
     """Whether a serialized ControlStep was driven by the operator; False for bytes that are none."""
     store = messages.bag_typestore()
@@ -64,6 +71,16 @@ def is_human_step(cdr: bytes | memoryview) -> bool:
 
 # What rosbags' generated code raises on bytes that are not the message.
 _BROKEN = (SerdeError, struct.error, ValueError, IndexError, OverflowError, MemoryError)
+
+
+def _checked_store(bag: BagReader, topic: str, expected: str) -> Any:
+    kind = bag.messages[topic].type
+    if kind != expected:
+        raise EpisodeError(
+            f"{bag.path}: {topic}: holds {kind}, expected {expected}; recorded by another program? "
+            "Import it instead (`dexpie episodes import`)"
+        )
+    return _store(bag, topic, expected)
 
 
 def _store(bag: BagReader, topic: str, kind: str) -> Any:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexpie_ros import messages
-from dexpie_ros.control.types import Command, Mode, Source
+from dexpie_ros.control.types import Mode, Source
 from dexpie_ros.episodes.align import Times, time_order
 from dexpie_ros.episodes.bag_reader import BagReader
-from dexpie_ros.episodes.decoding import decode_all
+from dexpie_ros.episodes.cdr import Columns
+from dexpie_ros.episodes.decoding import columns, decode_all
 from dexpie_ros.episodes.episode import EpisodeError
 from dexpie_ros.geometry import Array
 
@@ -80,51 +81,51 @@ class Pictures:
     raw_shape: tuple[int, int] | None
 
 
+_POSE = ("position.x", "position.y", "position.z",
+         "orientation.x", "orientation.y", "orientation.z", "orientation.w")  # fmt: skip
+
+
 def read_poses(bag: BagReader, topic: str) -> Poses:
-    items = decode_all(bag, topic, POSE)
-    stamps, order = _stamps(bag, topic, items)
-    p = _table(
-        bag, topic, [[m.pose.position.x, m.pose.position.y, m.pose.position.z] for m in items], 3
-    )
-    q = _table(
-        bag,
-        topic,
-        [[o.x, o.y, o.z, o.w] for o in (m.pose.orientation for m in items)],
-        4,
-    )
-    return Poses(stamps, p[order], _unit(bag, topic, q[order]))
+    table = columns(bag, topic, POSE)
+    stamps = _stamps_of(bag, topic, table)
+    order = time_order(stamps)
+    rows = _finite(bag, topic, table.table([f"pose.{name}" for name in _POSE]))[order]
+    return Poses(stamps[order], rows[:, :3], _unit(bag, topic, rows[:, 3:]))
 
 
 def read_joints(bag: BagReader, topic: str, names: Sequence[str]) -> Joints:
     """Joint values in the order of ``names``, found by name in every message."""
-    items = decode_all(bag, topic, JOINT_STATE)
-    stamps, order = _stamps(bag, topic, items)
-    position, effort = np.empty((len(items), len(names))), np.empty((len(items), len(names)))
-    known: tuple[str, ...] = ()
-    columns: list[int] = []
-    for row, item in enumerate(items):
-        if tuple(item.name) != known:
-            known = tuple(item.name)
+    table = columns(bag, topic, JOINT_STATE)
+    stamps = _stamps_of(bag, topic, table)
+    order = time_order(stamps)
+    position = np.full((table.length, len(names)), np.nan)
+    effort = position.copy()
+    for group in table.groups:
+        count = group.counts["name"]
+        if group.counts["position"] != count:
+            raise EpisodeError(
+                f"{bag.path}: {topic}: {group.counts['position']} positions for {count} names"
+            )
+        every = np.empty(table.length, np.int64)
+        every[group.rows] = np.arange(len(group.rows))
+        for known, rows in group.texts([f"name.{k}" for k in range(count)]):
             missing = [name for name in names if name not in known]
             if missing:
                 raise EpisodeError(
-                    f"{bag.path}: {topic}: no {', '.join(missing)} among {list(known)}; "
-                    "check the driver's joint names"
+                    f"{bag.path}: {topic}: no {', '.join(missing)} among {list(known)}; check the "
+                    "driver's joint names"
                 )
-            columns = [known.index(name) for name in names]
-        if len(item.position) != len(known):
-            raise EpisodeError(
-                f"{bag.path}: {topic}: {len(item.position)} positions for {len(known)} names"
-            )
-        position[row] = item.position[columns]
-        effort[row] = item.effort[columns] if len(item.effort) == len(known) else np.nan
-    return Joints(stamps, _finite(bag, topic, position[order]), effort[order])
+            where = [known.index(name) for name in names]
+            mine = every[rows]
+            position[rows] = group.values("position")[mine][:, where]
+            if group.counts["effort"] == count:
+                effort[rows] = group.values("effort")[mine][:, where]
+    return Joints(stamps[order], _finite(bag, topic, position[order]), effort[order])
 
 
 def read_steps(bag: BagReader, topic: str) -> Steps:
-    items = decode_all(bag, topic, STEP)
-    stamps = np.array([messages.stamp_ns(m.header.stamp) for m in items], np.int64)
-    tick = np.array([m.tick for m in items], np.int64)
+    table = columns(bag, topic, STEP)
+    stamps, tick = _stamps_of(bag, topic, table), table.scalar("tick", np.int64)
     _, order = np.unique(tick, return_index=True)
     stamps = stamps[order]
     if np.any(np.diff(stamps) <= 0):
@@ -132,50 +133,55 @@ def read_steps(bag: BagReader, topic: str) -> Steps:
             f"{bag.path}: {topic}: the stamp goes back while the tick goes on: the clock was set "
             "during the episode; exclude it"
         )
-    chosen = [items[i] for i in order]
-    command = np.array([_command(messages.read_command(m.command)) for m in chosen])
-    nothing = np.full(13, np.nan)
-
-    def optional(name: str) -> Array:
-        return np.array(
-            [
-                _command(messages.read_command(getattr(m, name)))
-                if getattr(m, f"has_{name}")
-                else nothing
-                for m in chosen
-            ]
-        )
-
-    source = np.array([m.command.source for m in chosen], np.uint8)
-    mode = np.array([m.mode for m in chosen], np.uint8)
+    source = table.scalar("command.source", np.uint8)[order]
+    mode = table.scalar("mode", np.uint8)[order]
     if source.max() > max(Source) or mode.max() > max(Mode):
         raise EpisodeError(
             f"{bag.path}: {topic}: unknown source or mode; recorded by a newer version?"
         )
-    parts = [command, optional("proposal"), optional("human")]
-    for part in parts:
-        there = ~np.isnan(part[:, 0]) if part is not command else np.ones(len(part), bool)
-        _finite(bag, topic, part[there])
-        part[there, 3:7] = _unit(bag, topic, part[there, 3:7])
-    stalls = np.array([m.stalls for m in chosen], np.int64)
-    return Steps(stamps, tick[order], mode, source, stalls, *parts)
+
+    def commands(name: str, there: NDArray[np.bool_]) -> Array:
+        fields = [*(f"{name}.tcp.{part}" for part in _POSE), f"{name}.hand"]
+        rows = table.table(fields)[order]
+        rows[~there] = np.nan
+        _finite(bag, topic, rows[there])
+        _unit(bag, topic, rows[there, 3:7])
+        return rows
+
+    always = np.ones(len(order), bool)
+    return Steps(
+        stamps,
+        tick[order],
+        mode,
+        source,
+        table.scalar("stalls", np.int64)[order],
+        commands("command", always),
+        commands("proposal", table.scalar("has_proposal", np.uint8)[order] != 0),
+        commands("human", table.scalar("has_human", np.uint8)[order] != 0),
+    )
 
 
 def read_simulation(bag: BagReader, topic: str) -> Simulation:
-    items = decode_all(bag, topic, SIMULATION)
-    stamps, order = _stamps(bag, topic, items)
-    names = tuple(items[0].object_names)
-    rows = []
-    for item in items:
-        if tuple(item.object_names) != names or len(item.object_poses) != len(names):
-            raise EpisodeError(f"{bag.path}: {topic}: the objects change during the episode")
-        read = [messages.read_pose(pose) for pose in item.object_poses]
-        rows.append([np.concatenate([p.position, p.quaternion]) for p in read])
-    poses = np.array(rows, np.float64).reshape(len(items), len(names), 7)[order]
-    _finite(bag, topic, poses)
-    poses[..., 3:] = _unit(bag, topic, poses[..., 3:])
-    contact = np.array([m.contact for m in items], bool)[order]
-    return Simulation(stamps, names, poses, contact)
+    table = columns(bag, topic, SIMULATION)
+    stamps = _stamps_of(bag, topic, table)
+    order = time_order(stamps)
+    count = table.groups[0].counts["object_names"]
+    named = {
+        names
+        for group in table.groups
+        for names, _ in group.texts(
+            [f"object_names.{k}" for k in range(group.counts["object_names"])]
+        )
+    }
+    counts = {group.counts["object_poses"] for group in table.groups}
+    if len(named) != 1 or counts != {count}:
+        raise EpisodeError(f"{bag.path}: {topic}: the objects change during the episode")
+    fields = [f"object_poses.{k}.{part}" for k in range(count) for part in _POSE]
+    flat = table.table(fields) if count else np.zeros((table.length, 0))
+    poses = _finite(bag, topic, flat[order]).reshape(len(order), count, 7)
+    _unit(bag, topic, poses[..., 3:])
+    contact = table.scalar("contact", np.uint8)[order] != 0
+    return Simulation(stamps[order], named.pop(), poses, contact)
 
 
 def read_pictures(bag: BagReader, topic: str) -> Pictures:
@@ -209,16 +215,16 @@ def _stamps(bag: BagReader, topic: str, items: Sequence[Any]) -> tuple[Times, ND
     return stamps[order], order
 
 
-def _command(command: Command) -> Array:
-    return np.concatenate([command.tcp.position, command.tcp.quaternion, command.hand])
-
-
-def _table(bag: BagReader, topic: str, rows: list[list[float]], width: int) -> Array:
-    return _finite(bag, topic, np.array(rows, np.float64).reshape(len(rows), width))
+def _stamps_of(bag: BagReader, topic: str, table: Columns) -> Times:
+    seconds = table.scalar("header.stamp.sec", np.int64)
+    nanoseconds = table.scalar("header.stamp.nanosec", np.int64)
+    if np.any(nanoseconds >= 1_000_000_000):
+        raise EpisodeError(f"{bag.path}: {topic}: a stamp with more than 10^9 ns in a second")
+    return seconds * 1_000_000_000 + nanoseconds
 
 
 def _finite(bag: BagReader, topic: str, values: Array) -> Array:
-    if not np.all(np.isfinite(values)) or np.any(np.abs(values) > 1e6):
+    if values.size and not np.abs(values).max() <= 1e6:
         raise EpisodeError(
             f"{bag.path}: {topic}: values that are not numbers or absurdly large; exclude the episode"
         )
