@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,12 @@ def test_a_report_of_nothing_yet(tmp_path: Path) -> None:
     words = ("--tasks", "A", "--seeds", "1", "--trials", "2", "--output", str(tmp_path))
     assert run("experiment", "ladder", *words, "--report-only") == 0
     assert "2 units have no results yet" in (tmp_path / "report.html").read_text()
+
+
+def test_the_collision_that_nothing_shows(tmp_path: Path) -> None:
+    few = ("--episodes", "9", "--plate", "0.5", "--set", "epochs=2", "--set", "crossfit=2")
+    assert run("experiment", "collision", "--output", str(tmp_path), *few) == 0
+    found = json.loads((tmp_path / "collision.json").read_text())
+    assert 0 < found["collisions"] < 9
+    assert set(found["blame"]) == {"everything", "signal"}
+    assert "excluded" in (tmp_path / "report.html").read_text()

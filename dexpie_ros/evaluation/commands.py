@@ -83,6 +83,12 @@ def add_experiment(groups: Any) -> None:
         )
         _add_set(action)
         action.set_defaults(run=_experiment)
+    collision = actions.add_parser("collision", help="a failure that the images cannot explain")
+    collision.add_argument("--episodes", type=int, default=80)
+    collision.add_argument("--plate", type=float, default=0.35, help="share of episodes with one")
+    collision.add_argument("--output", type=Path, default=Path("outputs/collision"))
+    _add_set(collision)
+    collision.set_defaults(run=_collision)
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
@@ -216,6 +222,21 @@ def _experiment(options: argparse.Namespace) -> int:
     for name in failed:
         print(f"failed: {name}; see its log.txt and the messages above", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _collision(options: argparse.Namespace) -> int:
+    import torch
+
+    from dexpie_ros.critic.settings import best
+    from dexpie_ros.evaluation.experiments.collision import run_collision, write_page
+
+    torch.set_num_threads(1)
+    config = _overridden(best(400), options.set, "critic preset best")
+    result = run_collision(options.output, options.episodes, options.plate, config)
+    command = f"dexpie experiment collision --episodes {options.episodes} --plate {options.plate:g}"
+    date = datetime.now(timezone.utc).isoformat(timespec="minutes")
+    print(write_page(options.output, result, command, date))
+    return 0
 
 
 def _command(options: argparse.Namespace) -> str:

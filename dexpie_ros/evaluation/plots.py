@@ -252,6 +252,24 @@ def data_sources(names: Sequence[str], live: ArrayLike, lockstep: ArrayLike) -> 
         return _svg(figure, "data_sources")
 
 
+def profiles(
+    names: Sequence[str], x: ArrayLike, curves: Sequence[ArrayLike], x_label: str, y_label: str
+) -> bytes:
+    """Several curves over a shared axis, with a line at zero."""
+    with _figure(f"profiles {x_label}", 2.9) as (figure, (axes,)):
+        for k, (name, y) in enumerate(zip(names, curves, strict=True)):
+            axes.plot(
+                np.asarray(x), np.asarray(y), label=name, linewidth=1.9,
+                color=PALETTE[k % len(PALETTE)], linestyle=_DASHES[k % len(_DASHES)],
+            )  # fmt: skip
+        axes.axvline(0.0, color=_INK, linewidth=0.8, alpha=0.6)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(alpha=0.18, linewidth=0.8)
+        figure.legend(loc="outside upper right", ncols=3)
+        return _svg(figure, f"profiles {x_label}")
+
+
 def before_after(
     names: Sequence[str],
     before: Sequence[Interval],
