@@ -6,112 +6,60 @@ axes are drawn in ``currentColor``, so that an inlined figure follows its page.
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from dexpie_ros.evaluation.statistics import Interval
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8a8a8a")
-HUMAN, BLEND = "#E69F00", "#56B4E9"
-WIDE_IN, NARROW_IN = 6.6, 4.6
-"""Widths of figures that stand alone and of those that share a row."""
-_INK = "#010203"
-"""Stands for ``currentColor``, which matplotlib does not know."""
-_STYLE: Any = {
-    "font.size": 10.0,
-    "font.family": "sans-serif",
-    "svg.fonttype": "none",
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
-
-
-@contextmanager
-def _figure(
-    name: str, height_in: float, columns: int = 1, width_in: float = WIDE_IN
-) -> Iterator[tuple[Figure, list[Axes]]]:
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        FigureCanvasSVG(figure)
-        yield figure, list(np.atleast_1d(figure.subplots(1, columns)))
-
-
-def _svg(figure: Figure, name: str) -> bytes:
-    """The figure without date or program, so that equal data give equal bytes."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    text = stream.getvalue().decode()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    # matplotlib quotes the fonts that it looked for; the page's own is what fits.
-    text = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
-    # The one rule that matplotlib writes would hold for the whole page.
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    return text.encode()
+from dexpie_ros.evaluation.svg import (
+    BLEND,
+    DASHES,
+    HUMAN,
+    INK,
+    NARROW_IN,
+    PALETTE,
+    figure_of,
+    percent_axis,
+    to_svg,
+)
 
 
 def success_bars(names: Sequence[str], rates: Sequence[Interval], labels: Sequence[str]) -> bytes:
     """One bar per policy with its interval; ``labels`` (for instance 41/50) stand beside it."""
-    with _figure("success_bars", 0.7 + 0.44 * len(names), width_in=NARROW_IN) as (figure, (axes,)):
+    with figure_of("success_bars", 0.7 + 0.44 * len(names), width_in=NARROW_IN) as (
+        figure,
+        (axes,),
+    ):
         at = np.arange(len(names))[::-1]
         for y, rate, label, k in zip(at, rates, labels, range(len(names)), strict=True):
             axes.barh(y, rate.value, 0.62, color=PALETTE[k % len(PALETTE)], alpha=0.85)
-            axes.plot([rate.low, rate.high], [y, y], color=_INK, linewidth=1.4)
+            axes.plot([rate.low, rate.high], [y, y], color=INK, linewidth=1.4)
             for end in (rate.low, rate.high):
-                axes.plot([end, end], [y - 0.14, y + 0.14], color=_INK, linewidth=1.4)
+                axes.plot([end, end], [y - 0.14, y + 0.14], color=INK, linewidth=1.4)
             axes.text(1.02, y, label, va="center", transform=axes.get_yaxis_transform())
         axes.set_yticks(at, names)
         axes.tick_params(axis="y", length=0)
-        _percent_axis(axes, "success within the limit")
+        percent_axis(axes, "success within the limit")
         axes.set_ylim(-0.6, len(names) - 0.4)
-        return _svg(figure, "success_bars")
-
-
-def _percent_axis(axes: Axes, label: str) -> None:
-    axes.set_xlim(0.0, 1.0)
-    axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100 %"])
-    axes.grid(axis="x", alpha=0.18, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.set_xlabel(label)
-
-
-_DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), "solid", (0, (3, 1)))
+        return to_svg(figure, "success_bars")
 
 
 def success_over_time(
     names: Sequence[str], times_s: ArrayLike, shares: Sequence[ArrayLike], limit_s: float
 ) -> bytes:
     """Share of starts mastered by each time: success for every limit one might have set."""
-    with _figure("success_over_time", 2.9, width_in=NARROW_IN) as (figure, (axes,)):
+    with figure_of("success_over_time", 2.9, width_in=NARROW_IN) as (figure, (axes,)):
         ends: list[float] = []
         for k, (name, share) in enumerate(zip(names, shares, strict=True)):
             y = np.asarray(share, np.float64)
             axes.step(
                 np.asarray(times_s), y, where="post", label=name, linewidth=1.8,
-                color=PALETTE[k % len(PALETTE)], linestyle=_DASHES[k % len(_DASHES)],
+                color=PALETTE[k % len(PALETTE)], linestyle=DASHES[k % len(DASHES)],
             )  # fmt: skip
             ends.append(float(y[-1]))
-        axes.axvline(limit_s, color=_INK, linewidth=0.8, alpha=0.6)
+        axes.axvline(limit_s, color=INK, linewidth=0.8, alpha=0.6)
         axes.annotate(
             "limit", (limit_s, 1.0), xycoords=("data", "axes fraction"), xytext=(-4, -2),
             textcoords="offset points", ha="right", va="top",
@@ -123,7 +71,7 @@ def success_over_time(
         axes.set_ylabel("starts mastered")
         axes.grid(alpha=0.18, linewidth=0.8)
         axes.legend(loc="upper left", handlelength=2.6)
-        return _svg(figure, "success_over_time")
+        return to_svg(figure, "success_over_time")
 
 
 def spans(mask: ArrayLike) -> list[tuple[int, int]]:
@@ -148,7 +96,7 @@ def value_curve(
     and a strip below the curve is the darker the better the critic judged the step.
     """
     t, v = np.asarray(time_s, np.float64), np.asarray(value, np.float64)
-    with _figure(name, 2.5) as (figure, (axes,)):
+    with figure_of(name, 2.5) as (figure, (axes,)):
         low, high = float(v.min()), float(v.max())
         margin = max(0.03, 0.12 * (high - low))
         bottom, top = low - 2.2 * margin, high + margin
@@ -187,7 +135,7 @@ def value_curve(
         axes.set_ylabel("value")
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside upper right", ncols=3, fontsize=9)
-        return _svg(figure, name)
+        return to_svg(figure, name)
 
 
 def _judgement_strip(
@@ -215,7 +163,7 @@ def histograms(
     targets_ms: Sequence[float | None],
 ) -> bytes:
     """One histogram per quantity in ms, on a logarithmic count: the tail is what matters."""
-    with _figure("histograms", 2.7, len(names)) as (figure, all_axes):
+    with figure_of("histograms", 2.7, len(names)) as (figure, all_axes):
         for k, axes in enumerate(all_axes):
             x = np.asarray(values_ms[k], np.float64)
             axes.hist(x, bins=40, color=PALETTE[k % len(PALETTE)], alpha=0.85)
@@ -224,19 +172,19 @@ def histograms(
             axes.set_xlabel("ms")
             target = targets_ms[k]
             if target is not None:
-                axes.axvline(target, color=_INK, linewidth=1.0, linestyle=(0, (4, 2)))
+                axes.axvline(target, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
         all_axes[0].set_ylabel("count")
-        return _svg(figure, "histograms")
+        return to_svg(figure, "histograms")
 
 
 def data_sources(names: Sequence[str], live: ArrayLike, lockstep: ArrayLike) -> bytes:
     """Episodes by kind: how many came over the live graph, how many from lockstep (hatched)."""
     a, b = np.asarray(live, int), np.asarray(lockstep, int)
-    with _figure("data_sources", 0.85 + 0.4 * len(names)) as (figure, (axes,)):
+    with figure_of("data_sources", 0.85 + 0.4 * len(names)) as (figure, (axes,)):
         at = np.arange(len(names))[::-1]
         axes.barh(at, a, 0.6, color=PALETTE[0], alpha=0.9, label="live graph")
         axes.barh(
-            at, b, 0.6, left=a, color=PALETTE[4], alpha=0.6, hatch="///", edgecolor=_INK,
+            at, b, 0.6, left=a, color=PALETTE[4], alpha=0.6, hatch="///", edgecolor=INK,
             linewidth=0.0, label="lockstep",
         )  # fmt: skip
         for y, one, two in zip(at, a, b, strict=True):
@@ -249,25 +197,25 @@ def data_sources(names: Sequence[str], live: ArrayLike, lockstep: ArrayLike) -> 
         axes.set_xlim(0, max(1, int((a + b).max())) * 1.15)
         axes.set_xlabel("episodes")
         figure.legend(loc="outside upper right", ncols=2)
-        return _svg(figure, "data_sources")
+        return to_svg(figure, "data_sources")
 
 
 def profiles(
     names: Sequence[str], x: ArrayLike, curves: Sequence[ArrayLike], x_label: str, y_label: str
 ) -> bytes:
     """Several curves over a shared axis, with a line at zero."""
-    with _figure(f"profiles {x_label}", 2.9) as (figure, (axes,)):
+    with figure_of(f"profiles {x_label}", 2.9) as (figure, (axes,)):
         for k, (name, y) in enumerate(zip(names, curves, strict=True)):
             axes.plot(
                 np.asarray(x), np.asarray(y), label=name, linewidth=1.9,
-                color=PALETTE[k % len(PALETTE)], linestyle=_DASHES[k % len(_DASHES)],
+                color=PALETTE[k % len(PALETTE)], linestyle=DASHES[k % len(DASHES)],
             )  # fmt: skip
-        axes.axvline(0.0, color=_INK, linewidth=0.8, alpha=0.6)
+        axes.axvline(0.0, color=INK, linewidth=0.8, alpha=0.6)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(alpha=0.18, linewidth=0.8)
         figure.legend(loc="outside upper right", ncols=3)
-        return _svg(figure, f"profiles {x_label}")
+        return to_svg(figure, f"profiles {x_label}")
 
 
 def before_after(
@@ -280,7 +228,7 @@ def before_after(
 ) -> bytes:
     """One row per condition: a hollow dot before, a filled one after, each with its interval."""
     name = f"before_after {label}"
-    with _figure(name, 1.0 + 0.46 * len(names), width_in=NARROW_IN) as (figure, (axes,)):
+    with figure_of(name, 1.0 + 0.46 * len(names), width_in=NARROW_IN) as (figure, (axes,)):
         at = np.arange(len(names))[::-1]
         sets = [(before, before_name, 0.13, "none", PALETTE[0])]
         if after is not None:
@@ -295,19 +243,19 @@ def before_after(
             )  # fmt: skip
         axes.set_yticks(at, names)
         axes.tick_params(axis="y", length=0)
-        _percent_axis(axes, label)
+        percent_axis(axes, label)
         axes.set_ylim(-0.6, len(names) - 0.4)
         figure.legend(loc="outside upper right", ncols=2, fontsize=9)
-        return _svg(figure, name)
+        return to_svg(figure, name)
 
 
 def calibration(predicted: ArrayLike, observed: ArrayLike, counts: ArrayLike) -> bytes:
     """Mean return against predicted value on episodes that the critic did not see."""
     p, r = np.asarray(predicted, np.float64), np.asarray(observed, np.float64)
     n = np.asarray(counts, np.float64)
-    with _figure("calibration", 3.2, width_in=NARROW_IN) as (figure, (axes,)):
+    with figure_of("calibration", 3.2, width_in=NARROW_IN) as (figure, (axes,)):
         low = min(float(p.min()), float(r.min()), -0.05) - 0.03
-        axes.plot([low, 0.0], [low, 0.0], color=_INK, linewidth=0.8, linestyle=(0, (4, 2)))
+        axes.plot([low, 0.0], [low, 0.0], color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
         axes.plot(p, r, color=PALETTE[0], linewidth=1.0, alpha=0.6)
         axes.scatter(p, r, s=18 + 60 * n / n.max(), color=PALETTE[0], zorder=3)
         axes.set_xlim(low, 0.02)
@@ -315,4 +263,4 @@ def calibration(predicted: ArrayLike, observed: ArrayLike, counts: ArrayLike) ->
         axes.set_xlabel("predicted value")
         axes.set_ylabel("mean return")
         axes.grid(alpha=0.18, linewidth=0.8)
-        return _svg(figure, "calibration")
+        return to_svg(figure, "calibration")
