@@ -1,6 +1,7 @@
 """read_episode against the ground truth that the factory wrote."""
 
 import factories
+import mutations
 import numpy as np
 import pytest
 from factories import Recipe
@@ -101,3 +102,43 @@ def test_collection_lists_filters_and_finds(tmp_path):
     with pytest.raises(EpisodeError, match="no episode x"):
         episodes.find("x")
     assert [e.id for e in episodes.filter(outcome="failure").read()] == ["e002", "e006"]
+
+
+def test_a_dead_camera_costs_its_images_and_not_the_episode(tmp_path):
+    path = factories.write_episode(tmp_path / "a", Recipe(steps=80, images=True))
+
+    def front_dies(items):
+        front = "/camera/front/color/image_raw/compressed"
+        return [m for m in items if m.topic != front or m.log < factories.START_NS + 200_000_000]
+
+    mutations.rewrite(front_dies)(path)
+    episode = read_episode(path)
+    assert list(episode.cameras) == ["wrist"] and not episode.flags.any()
+    assert any("this camera is left out" in problem for problem in episode.problems)
+
+
+@pytest.mark.parametrize(
+    ("rate", "lost", "flagged"),
+    [
+        # 125 Hz: one lost sample is 8 ms and within tolerance, two are 16 ms and not.
+        (125.0, range(250, 251), 0),
+        (125.0, range(248, 251), 1),
+        # 25 Hz: every lost sample makes its step 40 ms older than it should be.
+        (25.0, range(50, 51), 1),
+        (25.0, range(50, 53), 3),
+    ],
+)
+def test_steps_are_flagged_by_how_much_older_a_sample_is_than_it_should_be(
+    tmp_path, rate, lost, flagged
+):
+    path = factories.write_episode(tmp_path / "a", Recipe(steps=100, state_rate_hz=rate))
+
+    def lose(items):
+        mine = [m for m in items if m.topic == "/arm/joint_states"]
+        gone = {id(mine[k]) for k in lost}
+        return [m for m in items if id(m) not in gone]
+
+    mutations.rewrite(lose)(path)
+    episode = read_episode(path)
+    assert episode.flags.sum() == flagged
+    assert bool(episode.problems) == bool(flagged)

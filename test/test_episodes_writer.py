@@ -6,6 +6,7 @@ import factories
 import numpy as np
 import pytest
 import yaml
+from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 
@@ -14,6 +15,7 @@ from dexpie_ros.contract import recorded_topics
 from dexpie_ros.episodes import EpisodeError, EpisodeInfo, EpisodeWriter, WriterConfig
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.episodes.repair import repair
 
 FAST = WriterConfig(durable=False)
 
@@ -107,6 +109,32 @@ def test_bad_values_are_refused_before_they_reach_the_disk(tmp_path):
     with pytest.raises(KeyError):
         writer.write("/nowhere", b"\0\1\0\0", 1, 1)
     writer.finish()
+
+
+def test_mcap_tools_open_the_bag(tmp_path):
+    path = factories.write_episode(tmp_path / "a", factories.Recipe(steps=9))
+    with open(find_bag(path), "rb") as stream:
+        reader = make_reader(stream, validate_crcs=True)
+        assert reader.get_summary().statistics.message_count == 45
+        times = [message.log_time for _, _, message in reader.iter_messages()]
+        records = {record.name for record in reader.iter_metadata()}
+    assert times == sorted(times) and len(times) == 45
+    assert records == {"dexpie_episode", "rosbag2"}
+
+
+def test_a_disk_that_fills_at_the_end_leaves_a_bag_to_repair(tmp_path, monkeypatch):
+    writer = EpisodeWriter(tmp_path / "e", EpisodeInfo("e", simulated=True), settings=FAST)
+    step = messages.bag().control_step(factories.control_step(factories.Recipe(), 0))
+    writer.write("/control/step", messages.serialize(step), 10, 5)
+    writer.flush()
+    monkeypatch.setattr(
+        writer._bag._mcap, "finish", lambda: (_ for _ in ()).throw(OSError(28, "full"))
+    )
+    with pytest.raises(EpisodeError, match="make room"):
+        writer.finish("success")
+    assert read_episode_file(tmp_path / "e").status == "recording"
+    assert repair(tmp_path / "e").changed
+    assert read_episode_file(tmp_path / "e").steps == 1
 
 
 def test_statistics_count_what_is_missing(tmp_path):

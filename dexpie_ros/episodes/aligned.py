@@ -185,7 +185,8 @@ class _Onto:
 
     def hold(self, topic: str, stamps: Times, *values: Array) -> list[Array]:
         """The values in force at each step; NaN where lost."""
-        held = self._rows(topic, stamps)
+        held = self._held(topic, stamps)
+        self.judge(topic, held.late, held.lost)
         result = [value[held.index] for value in values]
         for value in result:
             value[held.lost] = np.nan
@@ -196,16 +197,23 @@ class _Onto:
         for topic in (f"{base}/compressed", base):
             if len(self.bag.messages.get(topic, ())):
                 pictures = streams.read_pictures(self.bag, topic)
-                rows = self._rows(topic, pictures.stamps).index
+                held = self._held(topic, pictures.stamps)
+                if held.lost.mean() > 0.5:
+                    # The rest of the episode is sound; who needs these images is told they are not.
+                    self.problems.append(
+                        f"{self.bag.path}: {topic}: no picture near {held.lost.sum()} of "
+                        f"{len(held.lost)} control steps; this camera is left out"
+                    )
+                    return None
+                self.judge(topic, held.late, held.lost)
+                rows = held.index
                 where = f"{self.bag.path}: {topic}"
                 shape = pictures.raw_shape
                 return RecordedImages(where, pictures.encoded, rows, pictures.stamps, shape)
         return None
 
-    def _rows(self, topic: str, stamps: Times) -> Held:
-        held = hold(stamps - self.settings.latency_ns(topic), self.times, self.settings)
-        self.judge(topic, held.late, held.lost)
-        return held
+    def _held(self, topic: str, stamps: Times) -> Held:
+        return hold(stamps - self.settings.latency_ns(topic), self.times, self.settings)
 
 
 def _tcp(rows: Array) -> Array:

@@ -7,10 +7,12 @@ survives ``kill -9`` and, with ``durable``, a power cut. The bag is what ``ros2 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +28,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _COMPRESSION = {"none": CompressionType.NONE, "zstd": CompressionType.ZSTD}
 
 
+@lru_cache(maxsize=16)
 def qos_profile(transient_local: bool = False, reliable: bool = True, depth: int = 10) -> str:
     """``offered_qos_profiles`` as a version 8 bag holds it: YAML text with rmw's integers."""
     profile = {
@@ -158,7 +161,8 @@ class BagWriter:
 
     def close(self) -> None:
         """Close the file as it is; without ``finish`` the bag has no index."""
-        if not self._stream.closed:
+        # What is still buffered may fail to be written on a full disk; the file is closed all the same.
+        with contextlib.suppress(OSError):
             self._stream.close()
 
     def __enter__(self) -> BagWriter:

@@ -192,6 +192,13 @@ class EpisodeWriter:
         )
         self._bag.add_metadata(RECORD_NAME, to_record(end))
         custom = {"episode_id": self.info.episode_id, "kind": self.info.kind, "outcome": outcome}
-        self._bag.finish(custom)
-        write_episode_file(self.directory, end)
+        try:
+            self._bag.finish(custom)
+            write_episode_file(self.directory, end)
+        except OSError as error:
+            self._bag.close()
+            raise EpisodeError(
+                f"{self.directory}: cannot be finished ({error.strerror}); everything up to the last "
+                "half second is on the disk: make room, then `dexpie episodes repair`"
+            ) from None
         return self.info
