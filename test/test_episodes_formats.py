@@ -277,3 +277,24 @@ def test_broken_authors_files_are_named(tmp_path):
         pass
     with pytest.raises(EpisodeError, match="env_qpos_proprioception"):
         import_authors(tmp_path / "empty.h5", tmp_path / "out")
+
+
+def test_lerobot_data_without_our_own_columns(episodes, tmp_path):
+    """What another tool keeps of an export (only LeRobot's own columns) is read to float32."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    root = export_lerobot(episodes, tmp_path / "lerobot")
+    path = root / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop([c for c in table.column_names if c.startswith("dexpie.")]), path)
+    meta = root / "meta/episodes/chunk-000/file-000.parquet"
+    rows = pq.read_table(meta)
+    pq.write_table(rows.drop(["dexpie_info", "dexpie_more"]), meta)
+    mine = read_lerobot(root)
+    assert [len(e) for e in mine] == [12, 13, 14] and mine[0].info.task == "bottle"
+    for a, b in zip(mine, episodes, strict=True):
+        assert np.allclose(a.tcp, b.tcp, atol=1e-6) and np.allclose(a.joints, b.joints, atol=1e-6)
+        assert np.allclose(a.command_tcp, b.command_tcp, atol=1e-6)
+        assert np.array_equal(a.human, b.human) and np.isnan(a.hand_force).all()
+        assert a.outcome == "" and a.object_names == ()
+    paths = import_lerobot(root, tmp_path / "bags")
+    assert len(read_episode(paths[1])) == 13
