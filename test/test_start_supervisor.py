@@ -184,9 +184,9 @@ def test_refused_before_anything_starts(specs, message, log):
     assert "sleep" not in log()
 
 
-def runner(tmp_path):
+def runner(tmp_path, *arguments):
     with (tmp_path / "runner.log").open("w") as log:
-        command = [sys.executable, "-m", "graph_nodes.runner"]
+        command = [sys.executable, "-m", "graph_nodes.runner", *arguments]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     return process, Lines(tmp_path / "runner.log")
 
@@ -199,6 +199,18 @@ def test_foreground_run_ends_cleanly(tmp_path, number):
     assert process.wait(20) == 0
     assert log().count("closed") == 2
     assert not any(map(alive, pids))
+
+
+def test_second_ctrl_c_does_not_wait(tmp_path):
+    process, log = runner(tmp_path, "deaf")
+    until(lambda: log().count("deaf") == 2)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 137
+    assert time.monotonic() - start < Grace().interrupt  # the patience of the first one
 
 
 def test_killed_supervisor_leaves_no_orphans(tmp_path):
