@@ -79,11 +79,14 @@ class BottleSkill(Skill):
         else:
             progress = 1.0 + near
         signal, pushed = "", self._pushed(view)
+        over = abs(bottle[2, 3] - self._top) < 0.012 and 0.8 * self._tolerance < away < 0.08
         # In a firm grip it leans a little and nobody minds.
         if bottle[2, 2] < (0.88 if view.contact and closing > 0.4 else 0.97):
             signal = "tilt"
         elif low and not placed and closing < 0.3 and pushed:
             signal = "pushed"
+        elif over and view.contact and not low:
+            signal = "misplaced"
         elif low and not placed and closing > 0.35 and abs(offset[[0, 2]]).max() > 0.034:
             signal = "bad_close"
         elif low and not placed and closing < 0.3 and self._beside(offset):

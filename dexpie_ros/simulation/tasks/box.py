@@ -31,11 +31,11 @@ class BoxConfig:
     knob_radius: float = 0.019
     fit: float = 0.004
     """Play of the lid's plug in the box on each side."""
-    box_x: tuple[float, float] = (0.50, 0.60)
-    box_y: tuple[float, float] = (0.08, 0.16)
-    candy_x: tuple[float, float] = (0.42, 0.58)
+    box_x: tuple[float, float] = (0.52, 0.58)
+    box_y: tuple[float, float] = (0.09, 0.14)
+    candy_x: tuple[float, float] = (0.46, 0.56)
     candy_y: tuple[float, float] = (-0.08, -0.02)
-    candy_yaw: tuple[float, float] = (-0.25, 0.25)
+    candy_yaw: tuple[float, float] = (-0.15, 0.15)
     home_offset: float = 0.02
     home_turn: float = 0.04
     scale: float = 1.0

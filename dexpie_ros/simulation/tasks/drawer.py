@@ -22,7 +22,7 @@ CABINET_DEPTH, CABINET_WIDTH = 0.10, 0.13
 DRAWER_TRAVEL = 0.17
 HANDLE_HEIGHT = 0.061
 """m, of the bar above the table."""
-BOX_SIZE = (0.055, 0.024, 0.04)
+BOX_SIZE = (0.055, 0.021, 0.04)
 """m, half sizes of the tissue box."""
 
 
@@ -51,7 +51,7 @@ class DrawerConfig:
     cabinet_y: tuple[float, float] = (0.01, 0.09)
     box_x: tuple[float, float] = (0.42, 0.52)
     box_y: tuple[float, float] = (-0.30, -0.25)
-    box_yaw: tuple[float, float] = (-0.25, 0.25)
+    box_yaw: tuple[float, float] = (-0.15, 0.15)
     home_offset: float = 0.02
     home_turn: float = 0.04
     scale: float = 1.0
@@ -125,8 +125,10 @@ class DrawerTask(Task):
            size="0.005" mass="0.03" material="metal" friction="0.8 0.01 0.0001"/>{posts}
          </body></body>
         <body name="tissue_box"><freejoint name="tissue_box"/>
-         <geom name="tissue_box" type="box" size="{x} {y * c.scale} {z}" mass="{0.1 * c.mass_scale}"
-          material="tissue" condim="4" friction="0.8 0.01 0.0001"/>
+         <geom name="tissue_box" type="box" size="{x} {y * c.scale} {z}"
+          mass="{0.05 * c.mass_scale}" material="tissue" condim="4" friction="0.8 0.01 0.0001"/>
+         <geom class="look" type="box" size="{x} {y * c.scale} 0.004" pos="0 0 {0.005 - z}"
+          mass="{0.08 * c.mass_scale}" material="tissue"/>
          <geom class="look" type="box" size="0.03 0.006 0.012" pos="0 0 {z + 0.010}"
           rgba="0.98 0.98 0.98 1"/></body>"""
 
