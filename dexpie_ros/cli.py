@@ -11,8 +11,18 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dexpie_ros import __version__
+from dexpie_ros import __version__, bench
 from dexpie_ros.config import ConfigError
+from dexpie_ros.devices.commands import add_parser as _add_calibrate
+from dexpie_ros.emulators.commands import add_parser as _add_emulate
+from dexpie_ros.episodes import commands as episodes_commands
+from dexpie_ros.evaluation.commands import (
+    add_critic,
+    add_critic_training,
+    add_experiment,
+    add_label,
+)
+from dexpie_ros.training.commands import add_actor
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -100,10 +110,18 @@ def _run_launch(options: argparse.Namespace) -> int:
 
 def _add_doctor(groups: argparse._SubParsersAction) -> None:
     parser = groups.add_parser("doctor", help="what is there, what is missing, what mends it")
+    parser.add_argument("--hardware", action="store_true", help="look at the configured devices")
+    parser.add_argument(
+        "--parameters", type=Path, default=None, help="ROS parameter file with their addresses"
+    )
     parser.set_defaults(run=_run_doctor)
 
 
 def _run_doctor(options: argparse.Namespace) -> int:
+    if options.hardware:
+        from dexpie_ros.doctor_hardware import run_hardware
+
+        return run_hardware(options.parameters)
     from dexpie_ros import doctor
 
     return doctor.run()
@@ -149,7 +167,28 @@ def _run_policy_show(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-_GROUPS = (_add_demo, _add_launch, _add_doctor, _add_evaluate, _add_policy)
+def _add_train(groups: argparse._SubParsersAction) -> None:
+    parser = groups.add_parser("train", help="train an actor or a critic from episodes")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add_actor(actions)
+    add_critic_training(actions, "critic")
+
+
+_GROUPS = (
+    _add_demo,
+    _add_launch,
+    _add_doctor,
+    _add_calibrate,
+    _add_emulate,
+    episodes_commands.add_parser,
+    _add_train,
+    add_critic,
+    add_label,
+    _add_evaluate,
+    add_experiment,
+    _add_policy,
+    bench.add_parser,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

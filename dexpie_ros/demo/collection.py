@@ -26,6 +26,9 @@ from dexpie_ros.nodes.session_client import SessionClient
 from dexpie_ros.simulation.lockstep import Task
 from dexpie_ros.simulation.parallel import run_parallel
 
+DECLARED_STEPS = 6
+"""Between a failure and the end of its episode: the operator declares it 0.2 s later."""
+
 Advance = Callable[[], None]
 """To be called whenever one more episode is there."""
 Bar = Callable[[str, int], AbstractContextManager[Advance]]
@@ -94,8 +97,23 @@ def _corrections(folder: Path, tasks: Sequence[Task]) -> list[Task]:
         info = finished(folder, task.episode_id)
         if info is not None and info.outcome == "failure":
             name = task.episode_id.replace("deployment", "correction")
-            failed.append(replace(task, kind="correction", episode_id=name))
+            failed.append(
+                replace(
+                    task,
+                    kind="correction",
+                    episode_id=name,
+                    failed_step=_failed_step(folder, task, info),
+                )
+            )
     return failed
+
+
+def _failed_step(folder: Path, task: Task, info: EpisodeInfo) -> int:
+    """When the failure was there to be seen; -1 for a timeout, which is no moment."""
+    if info.cause == "timeout":
+        return -1
+    content = read_episode_file(folder / "episodes" / task.episode_id)
+    return -1 if content is None else max(0, content.steps - DECLARED_STEPS)
 
 
 def _missing(folder: Path, tasks: Sequence[Task]) -> list[Task]:

@@ -223,9 +223,9 @@ def _reproductions(settings: DemoConfig, command: str) -> tuple[Reproduction, ..
         Reproduction("everything", f"{command} --fresh", f"seed {settings.seed}"),
         Reproduction("success of BC", evaluate.format("bc"), span),
         Reproduction("success of DexPIE", evaluate.format("dexpie"), span),
-        Reproduction("data", f"dexpie episodes report {folder}/episodes"),
+        Reproduction("data", f"dexpie episodes report --root {folder}/episodes"),
         Reproduction(
-            "critic", f"dexpie critic report {folder}/critic --episodes {folder}/episodes"
+            "critic", f"dexpie critic report {folder}/critic {folder}/episodes --tag demo"
         ),
     )
 

@@ -45,7 +45,7 @@ class DemoConfig:
     limit_s: float = 16.0
     """An episode that lasts longer has failed."""
     workers: Count = 2
-    disturbances: DisturbanceConfig = DisturbanceConfig(slip=0.1, pose_error=0.1)
+    disturbances: DisturbanceConfig = DisturbanceConfig(slip=0.2)
 
 
 def quick() -> DemoConfig:

@@ -33,13 +33,7 @@ def add_critic(groups: Any) -> None:
     """Add the group ``critic``."""
     parser = groups.add_parser("critic", help="train a value critic, judge it, show what it sees")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    train = actions.add_parser("train", help="train and measure a critic on episodes")
-    train.add_argument("episodes", type=Path, nargs="+", help="directories with episodes")
-    train.add_argument("--output", type=Path, required=True, help="directory of the critic")
-    train.add_argument("--max-steps", type=int, required=True, help="L: longest episode, steps")
-    train.add_argument("--preset", choices=PRESETS, default="best")
-    _add_set(train)
-    train.set_defaults(run=_train)
+    add_critic_training(actions, "train")
     report = actions.add_parser("report", help="do its labels carry anything?")
     report.add_argument("critic", type=Path)
     report.add_argument("episodes", type=Path, nargs="+")
@@ -50,6 +44,17 @@ def add_critic(groups: Any) -> None:
     video.add_argument("--tag", default="best")
     video.add_argument("--output", type=Path, default=None, help="default: <episode>/value.mp4")
     video.set_defaults(run=_video)
+
+
+def add_critic_training(actions: Any, name: str) -> None:
+    """Add the training of a critic: `dexpie critic train` and `dexpie train critic` are one."""
+    train = actions.add_parser(name, help="train and measure a critic on episodes")
+    train.add_argument("episodes", type=Path, nargs="+", help="directories with episodes")
+    train.add_argument("--output", type=Path, required=True, help="directory of the critic")
+    train.add_argument("--max-steps", type=int, required=True, help="L: longest episode, steps")
+    train.add_argument("--preset", choices=PRESETS, default="best")
+    _add_set(train)
+    train.set_defaults(run=_train)
 
 
 def add_label(groups: Any) -> None:

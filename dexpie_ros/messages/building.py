@@ -1,37 +1,23 @@
-"""ROS messages <-> values and arrays: the only room that knows both.
-
-The same functions serve two worlds: messages of a running ROS 2 (:func:`ros`) and messages of the
-``rosbags`` library (:func:`bag`), with which episodes are written and read where there is no ROS.
-Reading is by attribute and does not care which world a message came from.
-"""
+"""Values and arrays -> ROS messages of either world."""
 
 from __future__ import annotations
 
-import array
-import importlib
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dexpie_ros.control.types import (
-    HAND_JOINTS,
-    Chunk,
-    Command,
-    ControlStep,
-    Mode,
-    RobotState,
-    Source,
-)
+from dexpie_ros.control.types import Chunk, Command, ControlStep, Mode, Source
 from dexpie_ros.geometry import Array, Pose
 
 BASE_FRAME = "base"
 _SECOND = 1_000_000_000
+
+
+def camera_frame(camera: str) -> str:
+    """REP 105 name of a camera's optical frame."""
+    return f"camera_{camera}_color_optical_frame"
 
 
 class Messages:
@@ -118,17 +104,30 @@ class Messages:
 
     def camera_info(self, time_ns: int, camera: str, width: int, height: int, f: float) -> Any:
         """Pinhole camera without distortion; ``f`` focal length in pixels, centre in the middle."""
-        cx, cy = width / 2, height / 2
+        matrix = np.array([[f, 0, width / 2], [0, f, height / 2], [0, 0, 1]], np.float64)
+        return self.camera_calibration(time_ns, camera, width, height, matrix)
+
+    def camera_calibration(
+        self,
+        time_ns: int,
+        camera: str,
+        width: int,
+        height: int,
+        matrix: Array,
+        distortion: Sequence[float] = (0.0,) * 5,
+    ) -> Any:
+        """CameraInfo of ``matrix`` K (3, 3) in pixels and plumb_bob ``distortion`` (5,)."""
+        projection = np.concatenate([matrix, np.zeros((3, 1))], axis=1)
         return self._make(
             "sensor_msgs/msg/CameraInfo",
             header=self.header(time_ns, camera_frame(camera)),
             height=height,
             width=width,
             distortion_model="plumb_bob",
-            d=self._numbers("d", [0.0] * 5),
-            k=np.array([f, 0, cx, 0, f, cy, 0, 0, 1], np.float64),
+            d=self._numbers("d", distortion),
+            k=np.array(matrix, np.float64).reshape(-1),
             r=np.eye(3).reshape(-1),
-            p=np.array([f, 0, cx, 0, 0, f, cy, 0, 0, 0, 1, 0], np.float64),
+            p=projection.reshape(-1),
             binning_x=0,
             binning_y=0,
             roi=self._make(
@@ -313,164 +312,3 @@ class Messages:
 
 
 _NO_COMMAND = Command(Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])), np.zeros(6))
-
-
-# -- reading -----------------------------------------------------------------------------------
-def stamp_ns(stamp: Any) -> int:
-    """builtin_interfaces Time or Duration -> int ns."""
-    return int(stamp.sec) * _SECOND + int(stamp.nanosec)
-
-
-def read_pose(message: Any) -> Pose:
-    p, q = message.position, message.orientation
-    return Pose(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
-
-
-def read_command(message: Any) -> Command:
-    return Command(read_pose(message.tcp), np.array(message.hand, np.float64))
-
-
-def read_control_step(message: Any) -> ControlStep:
-    return ControlStep(
-        time_ns=stamp_ns(message.header.stamp),
-        tick=int(message.tick),
-        command=read_command(message.command),
-        source=Source(message.command.source),
-        mode=Mode(message.mode),
-        proposal=read_command(message.proposal) if message.has_proposal else None,
-        human=read_command(message.human) if message.has_human else None,
-        upcoming=tuple(read_command(command) for command in message.upcoming),
-        remaining=int(message.remaining),
-        chunk_time_ns=stamp_ns(message.chunk_stamp),
-        stalls=int(message.stalls),
-    )
-
-
-def read_chunk(message: Any) -> Chunk:
-    """ActionChunk -> Chunk; ValueError where the lengths disagree."""
-    length = len(message.tcp)
-    hand = np.asarray(message.hand, np.float64)
-    if length == 0 or hand.size != 6 * length or int(message.prefix_length) > length:
-        raise ValueError(
-            f"/policy/chunk: {length} poses, {hand.size} hand values and a prefix of "
-            f"{message.prefix_length} do not fit together (expected 6 values a pose)"
-        )
-    poses = [read_pose(pose) for pose in message.tcp]
-    return Chunk(
-        time_ns=stamp_ns(message.header.stamp),
-        positions=np.stack([pose.position for pose in poses]),
-        quaternions=np.stack([pose.quaternion for pose in poses]),
-        hand=hand.reshape(length, 6),
-        prefix_length=int(message.prefix_length),
-        step_ns=stamp_ns(message.step),
-        latency_ns=stamp_ns(message.latency),
-        policy_id=message.policy_id,
-    )
-
-
-def read_robot_state(joints: Any, tcp: Any, hand: Any) -> RobotState:
-    """JointState, PoseStamped and hand JointState -> RobotState at the pose's stamp.
-
-    Hand values are put in the order of HAND_JOINTS by name; a missing finger is a ValueError.
-    """
-    by_name = {name: i for i, name in enumerate(hand.name)}
-    missing = [name for name in HAND_JOINTS if name not in by_name]
-    if missing:
-        raise ValueError(f"/hand/joint_states: no {', '.join(missing)} among {list(hand.name)}")
-    order = [by_name[name] for name in HAND_JOINTS]
-    effort = np.asarray(hand.effort, np.float64)
-    velocity = np.asarray(joints.velocity, np.float64)
-    position = np.asarray(joints.position, np.float64)
-    return RobotState(
-        time_ns=stamp_ns(tcp.header.stamp),
-        joints=position,
-        joint_velocities=velocity if velocity.size else np.zeros_like(position),
-        tcp=read_pose(tcp.pose),
-        hand=np.asarray(hand.position, np.float64)[order],
-        hand_force=effort[order] if effort.size == len(hand.name) else np.zeros(6),
-    )
-
-
-def read_objects(message: Any) -> dict[str, Pose]:
-    """SimulationState -> poses by name, in the message's order."""
-    return {
-        name: read_pose(pose)
-        for name, pose in zip(message.object_names, message.object_poses, strict=True)
-    }
-
-
-def read_image(message: Any) -> NDArray[np.uint8]:
-    """Image with encoding rgb8 -> view (height, width, 3); ValueError for any other encoding."""
-    if message.encoding != "rgb8" or message.step != 3 * message.width:
-        raise ValueError(
-            f"{message.header.frame_id}: image is {message.encoding} with step {message.step}; "
-            "expected packed rgb8, set the camera's format accordingly"
-        )
-    data = np.frombuffer(message.data, np.uint8)
-    return data.reshape(message.height, message.width, 3)
-
-
-def camera_frame(camera: str) -> str:
-    """REP 105 name of a camera's optical frame."""
-    return f"camera_{camera}_color_optical_frame"
-
-
-# -- the two worlds ----------------------------------------------------------------------------
-@lru_cache(maxsize=1)
-def ros() -> Messages:
-    """Messages of the running ROS 2 (imports its Python packages)."""
-
-    @cache
-    def message_class(name: str) -> Any:
-        package, _, kind = name.split("/")
-        return getattr(importlib.import_module(f"{package}.msg"), kind)
-
-    def numbers(code: str, values: Any) -> Any:
-        result = array.array(code)
-        dtype = {"d": np.float64, "B": np.uint8}[code]
-        result.frombytes(memoryview(np.ascontiguousarray(values, dtype)).cast("B"))
-        return result
-
-    return Messages(lambda kind, /, **fields: message_class(kind)(**fields), numbers, "ros")
-
-
-@lru_cache(maxsize=1)
-def bag() -> Messages:
-    """Messages of the ``rosbags`` library: no ROS needed; :func:`serialize` makes CDR of them."""
-    types = bag_typestore().types
-
-    def numbers(code: str, values: Any) -> Any:
-        dtype = {"d": np.float64, "B": np.uint8}[code]
-        return np.ascontiguousarray(values, dtype).reshape(-1)
-
-    return Messages(lambda kind, /, **fields: types[kind](**fields), numbers, "bag")
-
-
-def serialize(message: Any) -> bytes:
-    """CDR of a message made by :func:`bag`, byte for byte what DDS would carry."""
-    return bytes(bag_typestore().serialize_cdr(message, message.__msgtype__))
-
-
-@lru_cache(maxsize=1)
-def bag_typestore() -> Any:
-    """rosbags' ROS 2 types together with those of ``dexpie_msgs``."""
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-    store = get_typestore(Stores.ROS2_KILTED)
-    for path in sorted(_message_folder().glob("*.msg")):
-        name = f"dexpie_msgs/msg/{path.stem}"
-        store.register(get_types_from_msg(path.read_text(encoding="utf-8"), name))
-    return store
-
-
-def _message_folder() -> Path:
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    candidates = [Path(p) / "share" / "dexpie_msgs" / "msg" for p in prefixes if p]
-    candidates.append(Path(__file__).resolve().parents[1] / "msg" / "msg")
-    for folder in candidates:
-        if (folder / "ControlStep.msg").is_file():
-            return folder
-    looked = ", ".join(map(str, candidates))
-    raise FileNotFoundError(
-        f"dexpie_msgs: no message definitions in {looked}; build them with `make setup`"
-    )

@@ -1,0 +1,80 @@
+"""`dexpie train actor`: one actor from recorded episodes, by any recipe and preset."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dexpie_ros import config as configs
+
+RECIPES = ("bc", "hg_dagger", "hg_fast", "recap", "dexhil", "dexpie")
+PRESETS = ("cpu", "best", "paper", "authors")
+NEEDS_LABELS = ("recap", "dexpie")
+
+
+def add_actor(actions: Any) -> None:
+    """Add `actor` to the actions of `dexpie train`."""
+    parser = actions.add_parser("actor", help="train a policy from recorded episodes")
+    parser.add_argument("--episodes", type=Path, default=Path("outputs/episodes"))
+    parser.add_argument("--recipe", choices=RECIPES, default="dexpie")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument(
+        "--labels", default="", metavar="TAG", help="of `dexpie label` (recap, dexpie)"
+    )
+    parser.add_argument("--config", type=Path, default=None, help="YAML on top of the preset")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="an interrupted run resumes there"
+    )
+    parser.set_defaults(run=_train_actor)
+
+
+def _train_actor(options: argparse.Namespace) -> int:
+    from rich.progress import Progress, TextColumn
+
+    from dexpie_ros.episodes.collection import Collection
+    from dexpie_ros.episodes.labels import read_labels
+    from dexpie_ros.policy.observation import ObservationSpec
+    from dexpie_ros.training.loop import Progress as Step
+    from dexpie_ros.training.train import ActorConfig, actor_preset, train_actor
+
+    collection = Collection(options.episodes).for_training("actor")
+    episodes = collection.read()
+    if not episodes:
+        raise configs.ConfigError(f"{options.episodes}: no finished episodes to train on")
+    if options.recipe in NEEDS_LABELS and not options.labels:
+        raise configs.ConfigError(
+            f"recipe {options.recipe} needs labels: run `dexpie label`, then give --labels TAG"
+        )
+    labels = None
+    if options.labels:
+        labels = {e.id: read_labels(e.path, options.labels, steps=len(e)) for e in episodes}
+    names = tuple(sorted({name for e in episodes for name in e.object_names}))
+    spec = None
+    if options.preset == "cpu" and names:
+        spec = ObservationSpec(parts=("tcp", "hand", "objects"), object_names=names)
+    values = configs.to_dict(actor_preset(options.preset, options.recipe, spec))
+    if options.config is not None:
+        _merge(values, configs.read_yaml(options.config))
+    for override in options.set:
+        configs.set_override(values, override)
+    settings = configs.from_dict(ActorConfig, values, str(options.config or "actor settings"))
+    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}")) as bars:
+        task = bars.add_task(f"actor, {options.recipe}", total=None, loss="")
+
+        def report(step: Step) -> None:
+            shown = f"loss {step.loss:.4f}, {step.samples_per_s:.0f} samples/s"
+            bars.update(task, completed=step.step, total=step.total, loss=shown)
+
+        policy = train_actor(settings, episodes, labels, options.output, report)
+    print(f"policy: {policy}")
+    return 0
+
+
+def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
