@@ -42,22 +42,38 @@ class Topic:
     recorded: bool = True
 
 
+ANYONE = "anyone"
+"""Publisher of events that any device or page may send: a pedal, a web page, `ros2 topic pub`."""
 CAMERAS = ("front", "wrist")
 SERVICES = {
     "/intervention/toggle": "std_srvs/srv/Trigger",
     "/intervention/set": "std_srvs/srv/SetBool",
     "/intervention/force": "std_srvs/srv/Trigger",
+    "/intervention/align": "std_srvs/srv/Trigger",
+    "/intervention/hold": "std_srvs/srv/Trigger",
+    "/intervention/clear_fault": "std_srvs/srv/Trigger",
+    "/intervention/emergency_stop": "std_srvs/srv/Trigger",
+    "/intervention/home": "std_srvs/srv/Trigger",
     "/intervention/prepare": "std_srvs/srv/Trigger",
     "/intervention/start_episode": "dexpie_msgs/srv/StartEpisode",
     "/intervention/end_episode": "dexpie_msgs/srv/EndEpisode",
     "/policy/start_episode": "dexpie_msgs/srv/StartEpisode",
     "/session/start_episode": "dexpie_msgs/srv/StartEpisode",
     "/session/end_episode": "dexpie_msgs/srv/EndEpisode",
+    "/session/next": "std_srvs/srv/Trigger",
+    "/session/re_record": "std_srvs/srv/Trigger",
+    "/session/skip_stage": "std_srvs/srv/Trigger",
+    "/session/quit": "std_srvs/srv/Trigger",
     "/recorder/start_episode": "dexpie_msgs/srv/StartEpisode",
     "/recorder/end_episode": "dexpie_msgs/srv/EndEpisode",
     "/simulation/reset": "dexpie_msgs/srv/ResetScene",
     "/teleop/calibrate": "std_srvs/srv/Trigger",
+    "/teleop/clutch": "std_srvs/srv/Trigger",
+    "/arm/recover": "std_srvs/srv/Trigger",
+    "/hand/clear_errors": "std_srvs/srv/Trigger",
 }
+ROBOT_SERVICES = frozenset({"/arm/recover", "/hand/clear_errors"})
+"""Of SERVICES: only with the drivers; `/simulation/reset` only in simulation."""
 
 
 def _camera(name: str) -> list[Topic]:
@@ -100,7 +116,10 @@ TOPICS: tuple[Topic, ...] = (
           "intervention_arbiter", 25, 25, "base", "m, opening 0..1"),
     Topic("/intervention/state", "dexpie_msgs/msg/InterventionState", Qos.STATE,
           "intervention_arbiter", 0, 0, "", ""),
+    Topic("/intervention/key", "std_msgs/msg/String", Qos.EVENT, ANYONE, 0, 0, "",
+          "a key, or the name of its action"),
     Topic("/session/state", "dexpie_msgs/msg/SessionState", Qos.STATE, "session", 0, 0, "", ""),
+    Topic("/session/plan", "std_msgs/msg/String", Qos.STATE, "session", 0, 0, "", "JSON"),
     Topic("/simulation/state", "dexpie_msgs/msg/SimulationState", Qos.EVENT,
           "simulated_cell", 0, 25, "base", "m"),
     Topic("/simulation/events", "std_msgs/msg/String", Qos.EVENT,

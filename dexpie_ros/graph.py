@@ -10,71 +10,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dexpie_ros.config import ConfigError
+from dexpie_ros.graph_robot import ARBITER_LIMITS, calibration, drivers
+from dexpie_ros.node_spec import EXIT_CONFIG, PACKAGE, SUPERVISOR_VARIABLE, NodeSpec, Value
 
-PACKAGE = "dexpie_ros"
-
-EXIT_CONFIG = 2
-"""Status of a process whose command line, parameters or config cannot be used."""
-
-SUPERVISOR_VARIABLE = "DEXPIE_SUPERVISOR_PID"
-"""Tells a node the process that it must not outlive."""
-
-Value = bool | int | float | str | list[float] | list[str]
-
-
-@dataclass(frozen=True)
-class NodeSpec:
-    """One process of the graph."""
-
-    kind: str
-    """Module in ``dexpie_ros.nodes`` and what the executable is called after."""
-    name: str = ""
-    """Node name; the kind unless given."""
-    namespace: str = "/"
-    parameters: dict[str, Value] = field(default_factory=dict)
-    parameter_files: tuple[str, ...] = ()
-    """ROS parameter files; their section for this very node wins over ``parameters``."""
-    remaps: dict[str, str] = field(default_factory=dict)
-    env: dict[str, str] = field(default_factory=dict)
-    required: bool = True
-    """Its end ends the graph."""
-    respawn: bool = False
-    """It is started again when it dies; then its end does not end the graph."""
-    respawn_delay: float = 1.0
-    """Seconds."""
-    module: str = ""
-    """What ``python -m`` runs; ``dexpie_ros.nodes.<kind>`` unless given."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.name or self.kind)
-        object.__setattr__(self, "module", self.module or f"{PACKAGE}.nodes.{self.kind}")
-
-    @property
-    def executable(self) -> str:
-        """Console script, also for ``ros2 run dexpie_ros <executable>``."""
-        return f"dexpie-{self.kind}"
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.namespace.rstrip('/')}/{self.name}"
-
-    def parameter_yaml(self) -> dict[str, object]:
-        """What its parameter file holds, as a ROS parameter file wants it."""
-        return {self.full_name: {"ros__parameters": dict(self.parameters)}}
-
-    def ros_arguments(self, parameter_file: str = "") -> list[str]:
-        """Command line after the executable, in the order that launch_ros writes it."""
-        files = [parameter_file] if parameter_file else []
-        return [
-            "--ros-args",
-            *("-r", f"__node:={self.name}", "-r", f"__ns:={self.namespace}"),
-            *(part for file in (*files, *self.parameter_files) for part in ("--params-file", file)),
-            *(part for a, b in self.remaps.items() for part in ("-r", f"{a}:={b}")),
-        ]
+__all__ = [
+    "EXIT_CONFIG",
+    "NODES",
+    "PACKAGE",
+    "STACKS",
+    "SUPERVISOR_VARIABLE",
+    "Argument",
+    "NodeSpec",
+    "Value",
+    "parse_arguments",
+    "stack",
+]
 
 
 @dataclass(frozen=True)
@@ -109,6 +63,12 @@ _COMMON = {
     "sim": Argument(True, "simulated cell and operator in place of the robot and a person"),
     "hardware": Argument(
         "real", "with sim:=false: the devices, or their emulators on loopback", ("real", "emulated")
+    ),
+    "emulators": Argument(
+        "127.0.0.2", "with hardware:=emulated: loopback address of the emulators"
+    ),
+    "calibration": Argument(
+        "", "folder of `dexpie calibrate`: hand.yaml, glove.yaml, tracker.yaml"
     ),
     "task": Argument("bottle", "what to do; simulated are bottle, drawer and box"),
     "record": Argument(True, "record every episode"),
@@ -197,7 +157,7 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
     if values["sim"] and values["task"] not in SIMULATED_TASKS:
         known = ", ".join(SIMULATED_TASKS)
         raise ConfigError(f"argument task:={values['task']}: simulated are {known}")
-    for key in ("policy", "parameters"):
+    for key in ("policy", "parameters", "calibration"):
         path = str(values[key])
         if path and not Path(path).exists():
             raise ConfigError(f"argument {key}:={path}: no such file or directory")
@@ -205,7 +165,7 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
     if not values["parameters"]:
         return specs
     files = (str(Path(str(values["parameters"])).absolute()),)
-    return [replace(spec, parameter_files=files) for spec in specs]
+    return [replace(spec, parameter_files=files) if spec.is_node else spec for spec in specs]
 
 
 def _world(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
@@ -226,24 +186,7 @@ def _world(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
                 },
             ),
         ]
-    device: dict[str, Value] = {**clock, "hardware": v["hardware"]}
-    cameras = [
-        # the arm holds while a camera is away, and goes on when it is back
-        NodeSpec(
-            "camera_driver",
-            name=f"camera_{camera}",
-            parameters={**device, "camera": camera},
-            required=False,
-            respawn=True,
-        )
-        for camera in ("front", "wrist")
-    ]
-    operator = [
-        NodeSpec(kind, parameters=device, required=False, respawn=True)
-        for kind in ("tracker_driver", "glove_driver")
-    ]
-    robot = [NodeSpec(kind, parameters=device) for kind in ("arm_driver", "hand_driver")]
-    return robot + cameras + operator
+    return drivers(v)
 
 
 def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
@@ -262,6 +205,12 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         "wait_for_teleop": lockstep,
         "wait_for_policy": lockstep and bool(policy),
         "inference_delay_steps": v["inference_delay_steps"],
+        **({} if sim else ARBITER_LIMITS),
+    }
+    teleop: dict[str, Value] = {
+        **stepped,
+        **calibration(v, "glove", "glove_calibration"),
+        **calibration(v, "tracker", "tracker_calibration"),
     }
     session: dict[str, Value] = {
         **episodes,
@@ -277,7 +226,7 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         "inference_delay_steps": v["inference_delay_steps"],
         "inference.mode": v["mode"],
     }
-    specs = [NodeSpec("teleop", parameters=stepped)]
+    specs = [NodeSpec("teleop", parameters=teleop)]
     if policy:
         # without it a robot holds until it is back; a simulation would wait for ever
         specs.append(NodeSpec("policy_server", parameters=server, required=sim, respawn=not sim))

@@ -5,8 +5,10 @@ Imported only by launch files; `launch` belongs to a ROS 2 installation and is n
 
 from __future__ import annotations
 
+import sys
+
 from launch import LaunchContext, LaunchDescription  # type: ignore[attr-defined]
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -17,7 +19,7 @@ def launch_description(name: str) -> LaunchDescription:
     """Stack ``name`` with its arguments; they are checked when the launch starts."""
     arguments = STACKS[name]
 
-    def actions(context: LaunchContext) -> list[Node]:
+    def actions(context: LaunchContext) -> list[ExecuteProcess]:
         values = {key: LaunchConfiguration(key).perform(context) for key in arguments}
         return [node_action(spec) for spec in stack(name, **values)]
 
@@ -28,8 +30,18 @@ def launch_description(name: str) -> LaunchDescription:
     return LaunchDescription([*declared, OpaqueFunction(function=actions)])
 
 
-def node_action(spec: NodeSpec) -> Node:
-    """One process of the graph as launch_ros starts it."""
+def node_action(spec: NodeSpec) -> ExecuteProcess:
+    """One process of the graph as launch starts it."""
+    if not spec.is_node:
+        return ExecuteProcess(
+            cmd=[sys.executable, "-m", spec.module, *spec.command_line()],
+            name=spec.name,
+            additional_env={"PYTHONUNBUFFERED": "1", **spec.env},
+            respawn=spec.respawn,
+            respawn_delay=spec.respawn_delay,
+            on_exit=[Shutdown(reason=f"{spec.name} is required")] if spec.required else None,
+            output="screen",
+        )
     return Node(
         package=PACKAGE,
         executable=spec.executable,

@@ -273,7 +273,7 @@ def check(specs: Sequence[NodeSpec]) -> None:
 def node_command(spec: NodeSpec, parameter_file: str) -> list[str]:
     """The whole command line of a node's process."""
     python = [sys.executable, "-m", spec.module]
-    return [*_dies_with_parent(), *python, *spec.ros_arguments(parameter_file)]
+    return [*_dies_with_parent(), *python, *spec.command_line(parameter_file)]
 
 
 def _dies_with_parent() -> list[str]:

@@ -22,7 +22,7 @@ LEVELS = (
      "running_graph", "launching", "parameters", "runtime"},
     {"control", "episodes", "devices", "emulators", "policy", "critic"},
     {"simulation", "training", "evaluation"},
-    {"nodes", "web", "doctor", "demo", "bench"},
+    {"nodes", "web", "doctor", "doctor_hardware", "demo", "bench"},
     {"cli"},
 )  # fmt: skip
 

@@ -196,7 +196,7 @@ def test_settings_that_contradict_are_named():
     with pytest.raises(ValueError, match="auto_exposure"):
         RealSenseConfig(serial="1", exposure=100.0)
     with pytest.raises(ValueError, match="serial is empty"):
-        RealSenseConfig(serial="")
+        RealSense(RealSenseConfig())
 
 
 def test_jpeg_keeps_red_red():

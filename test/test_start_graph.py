@@ -9,7 +9,10 @@ import pytest
 import yaml
 
 from dexpie_ros.config import ConfigError
+from dexpie_ros.devices.arm_limits import ArmLimits
+from dexpie_ros.devices.driver_parameters import ArmDriverParameters
 from dexpie_ros.graph import NODES, SIMULATED_TASKS, STACKS, NodeSpec, parse_arguments, stack
+from dexpie_ros.graph_robot import CONTROL_PORTS
 
 NODE_FOLDER = Path(__file__).parent.parent / "dexpie_ros/nodes"
 
@@ -46,7 +49,7 @@ def test_deployment_in_simulation_waits_for_the_policy(tmp_path):
 
 
 def test_robot_has_two_cameras_and_no_lockstep(tmp_path):
-    specs = stack("deploy", sim=False, hardware="emulated", policy=str(tmp_path))
+    specs = stack("deploy", sim=False, policy=str(tmp_path))
     named = by_name(specs)
     assert len(named) == len(specs)
     assert [named[n].parameters["camera"] for n in ("camera_front", "camera_wrist")] == [
@@ -63,6 +66,66 @@ def test_robot_has_two_cameras_and_no_lockstep(tmp_path):
     assert {"arm_driver", "hand_driver", "intervention_arbiter", "recorder"} <= {
         s.kind for s in specs if s.required
     }
+
+
+def test_emulated_hardware_adds_emulators_and_changes_addresses_only():
+    real = stack("collect", sim=False)
+    emulated = stack("collect", sim=False, hardware="emulated", emulators="127.7.7.7")
+    extra = [spec for spec in emulated if not spec.is_node]
+    assert [s.name for s in real] == [s.name for s in emulated if s.is_node]
+    assert [s.name for s in extra] == list(CONTROL_PORTS)
+    assert emulated[: len(extra)] == extra, "they start first"
+    for spec in extra:
+        assert f"127.7.7.7:{CONTROL_PORTS[spec.name]}" in spec.arguments
+    assert by_name(emulated)["arm_driver"].parameters["arm.host"] == "127.7.7.7"
+    for spec in emulated:
+        if spec.kind.endswith("_driver"):
+            values = config_values(spec)
+            assert parameters_of(spec.kind)(**values).hardware == "emulated"
+
+
+def config_values(spec):
+    """Dotted parameters of a spec as keyword arguments of the node's config."""
+    nested = {}
+    for key, value in spec.parameters.items():
+        if key != "use_sim_time":
+            *groups, leaf = key.split(".")
+            inside = nested
+            for group in groups:
+                inside = inside.setdefault(group, {})
+            inside[leaf] = value
+    return nested
+
+
+def test_emulated_drivers_do_not_look_into_the_laboratory():
+    with pytest.raises(ConfigError, match="expected a loopback address"):
+        stack("collect", sim=False, hardware="emulated", emulators="192.168.1.10")
+    with pytest.raises(ValueError, match=r"arm.host = '192.168.1.10' is no loopback"):
+        ArmDriverParameters(hardware="emulated")
+
+
+def test_the_arbiter_stays_within_what_the_arm_driver_lets_through():
+    """Else the arm would lag behind, or stand still beside, what is recorded as executed."""
+    arm = ArmLimits()
+    given = by_name(stack("collect", sim=False))["intervention_arbiter"].parameters
+    limits = {key.rpartition(".")[2]: value for key, value in given.items() if "limits" in key}
+    assert all(a > b for a, b in zip(limits["workspace_lower"], arm.workspace_low, strict=True))
+    assert all(a < b for a, b in zip(limits["workspace_upper"], arm.workspace_high, strict=True))
+    assert limits["linear_speed"] < arm.max_speed
+    assert limits["angular_speed"] < arm.max_angular_speed
+    assert limits["linear_acceleration"] < arm.max_acceleration
+    assert limits["angular_acceleration"] < arm.max_angular_acceleration
+    assert limits["linear_speed"] * 0.04 < arm.max_step
+
+
+def test_calibrations_in_the_folder_are_used(tmp_path):
+    (tmp_path / "hand.yaml").touch()
+    (tmp_path / "tracker.yaml").touch()
+    named = by_name(stack("collect", sim=False, calibration=str(tmp_path)))
+    assert named["hand_driver"].parameters["calibration"] == str(tmp_path / "hand.yaml")
+    teleop = named["teleop"].parameters
+    assert teleop["tracker_calibration"] == str(tmp_path / "tracker.yaml")
+    assert "glove_calibration" not in teleop
 
 
 def test_simulated_tasks_are_those_of_the_simulation():

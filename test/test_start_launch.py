@@ -78,6 +78,18 @@ class FakeNode:
             self.arguments += ["-r", f"{source}:={target}"]
 
 
+class FakeProcess:
+    """launch.actions.ExecuteProcess likewise: what is no ROS node."""
+
+    def __init__(self, *, cmd, name, **options):
+        assert cmd[:2] == [sys.executable, "-m"]
+        self.executable, self.arguments, self.options = "dexpie-emulator", cmd[3:], options
+        assert cmd[2] == f"dexpie_ros.emulators.{MODULES.get(name, name.split('_')[1])}"
+
+
+MODULES = {"emulator_front": "realsense", "emulator_wrist": "realsense"}
+
+
 @pytest.fixture
 def fake_launch(monkeypatch):
     def module(name, **members):
@@ -99,6 +111,7 @@ def fake_launch(monkeypatch):
     module(
         "launch.actions",
         DeclareLaunchArgument=action("argument"),
+        ExecuteProcess=FakeProcess,
         OpaqueFunction=action("function"),
         Shutdown=action("shutdown"),
     )

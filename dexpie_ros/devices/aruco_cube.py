@@ -7,7 +7,6 @@ flip by tens of degrees. The world is the camera's optical frame.
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -121,8 +120,12 @@ class CubeDetector:
 class ArucoSource:
     """Poses from images that someone offers, for instance a camera topic's callback."""
 
-    def __init__(self, settings: CubeConfig, matrix: ArrayLike, distortion: ArrayLike = ()) -> None:
-        self._make: Any = lambda: CubeDetector(settings, matrix, distortion)
+    def __init__(
+        self, settings: CubeConfig, matrix: ArrayLike | None = None, distortion: ArrayLike = ()
+    ) -> None:
+        """Without ``matrix`` it cannot be opened before :meth:`calibrate`."""
+        self._settings = settings
+        self._camera = None if matrix is None else (matrix, distortion)
         self._detector: CubeDetector | None = None
         self._condition = threading.Condition()
         self._image: tuple[int, NDArray[np.uint8]] | None = None
@@ -131,6 +134,10 @@ class ArucoSource:
     def where(self) -> str:
         return "ArUco cube"
 
+    def calibrate(self, matrix: ArrayLike, distortion: ArrayLike = ()) -> None:
+        """What the camera says of itself, see :class:`CubeDetector`."""
+        self._camera = (matrix, distortion)
+
     def offer(self, time_ns: int, image: NDArray[np.uint8]) -> None:
         """A new image with its capture stamp; an older one that was not read yet is dropped."""
         with self._condition:
@@ -138,7 +145,9 @@ class ArucoSource:
             self._condition.notify()
 
     def open(self) -> None:
-        self._detector = self._make()
+        if self._camera is None:
+            raise DeviceError("no camera_info yet; is the driver of the fixed camera running?")
+        self._detector = CubeDetector(self._settings, *self._camera)
 
     def close(self) -> None:
         self._detector = None

@@ -174,7 +174,11 @@ class InspireHand(Worker[HandSample]):
     def raw_angles(self) -> Array | None:
         """ANGLE_ACT (6,) by finger as the hand sent it, for calibration."""
         sample = self.newest()
-        return None if sample is None else sample.openings * self._range + self._closed
+        return None if sample is None else self.raw_angles_of(sample)
+
+    def raw_angles_of(self, sample: HandSample) -> Array:
+        """The same of an older sample."""
+        return sample.openings * self._range + self._closed
 
     def _request(self, register: reg.Register, values: list[int]) -> bool:
         reg.encode(register, values)  # mistakes belong to the caller

@@ -7,12 +7,29 @@ opening the control interface would stop a running program.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from dexpie_ros.config import ConfigError
 from dexpie_ros.devices import ur_dashboard
 from dexpie_ros.devices.device import DeviceError, Level, Status, Worker, wait_until
+from dexpie_ros.devices.driver_parameters import (
+    ArmDriverParameters,
+    CameraDriverParameters,
+    GloveDriverParameters,
+    HandDriverParameters,
+    TrackerDriverParameters,
+    read,
+)
+from dexpie_ros.devices.inspire_hand import InspireHand
+from dexpie_ros.devices.manus_glove import ManusGlove
+from dexpie_ros.devices.realsense import RealSense
 from dexpie_ros.devices.ur5_config import Ur5Config
 from dexpie_ros.devices.ur5_process import RTDE_PORT
+from dexpie_ros.devices.vive_tracker import vive_tracker
 
 
 def probe_arm(settings: Ur5Config, name: str = "arm", timeout: float = 1.0) -> Status:
@@ -54,3 +71,41 @@ def probe(device: Worker[Any], timeout: float = 3.0) -> Status:
     except DeviceError as error:
         return Status(device.name, Level.ERROR, str(error), status.values)
     return status
+
+
+def probe_all(parameters: str | Path | None, timeout: float = 3.0) -> list[Status]:
+    """All devices of a cell at the same time, in the order arm, hand, cameras, tracker, glove.
+
+    ``parameters``: the ROS parameter file with their addresses; None: the defaults. A device that
+    is not configured is an ERROR that says so. ConfigError where the file cannot be used.
+    """
+    arm = read(parameters, "arm_driver", ArmDriverParameters).arm
+    hand = read(parameters, "hand_driver", HandDriverParameters).calibrated()
+    cameras = {
+        f"camera_{name}": read(parameters, f"camera_{name}", CameraDriverParameters)
+        for name in ("front", "wrist")
+    }
+    tracker = read(parameters, "tracker_driver", TrackerDriverParameters)
+    glove = read(parameters, "glove_driver", GloveDriverParameters).glove
+    jobs: list[Callable[[], Status]] = [
+        lambda: probe_arm(arm),
+        lambda: probe(InspireHand(hand), timeout),
+        *(partial(_probe_camera, name, camera, timeout) for name, camera in cameras.items()),
+    ]
+    if tracker.tracker == "vive":
+        jobs.append(lambda: probe(vive_tracker(tracker.vive), timeout))
+    jobs.append(lambda: probe(ManusGlove(glove), timeout))
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(_configured, jobs))
+
+
+def _probe_camera(name: str, settings: CameraDriverParameters, timeout: float) -> Status:
+    return probe(RealSense(settings.realsense, name, settings.discovery()), timeout)
+
+
+def _configured(job: Callable[[], Status]) -> Status:
+    try:
+        return job()
+    except ConfigError as error:
+        name, _, message = str(error).partition(": ")
+        return Status(name, Level.ERROR, f"not configured: {message}")

@@ -30,8 +30,8 @@ RESET_AFTER = 3
 class RealSenseConfig:
     """One camera."""
 
-    serial: str
-    """As printed by `rs-enumerate-devices -s`, twelve digits."""
+    serial: str = ""
+    """As printed by `rs-enumerate-devices -s`, twelve digits; must be given."""
     width: int = 640
     height: int = 480
     fps: int = 60
@@ -46,8 +46,6 @@ class RealSenseConfig:
     """Do not let auto exposure lower the frame rate in the dark."""
 
     def __post_init__(self) -> None:
-        if not self.serial:
-            raise ValueError("serial is empty; list cameras with rs-enumerate-devices -s")
         if self.auto_exposure and self.exposure is not None:
             raise ValueError("exposure has no effect with auto_exposure; set auto_exposure=false")
         if self.auto_white_balance and self.white_balance is not None:
@@ -97,6 +95,10 @@ class RealSense(Worker[CameraSample]):
         discovery: Discovery | None = None,
         backoff: Backoff | None = None,
     ) -> None:
+        if not settings.serial:
+            raise config.ConfigError(
+                f"{name}: serial is empty; list cameras with rs-enumerate-devices -s"
+            )
         super().__init__(name, stale_after=0.5, backoff=backoff or Backoff(0.5, 1.0))
         self._config = settings
         self._discovery = discovery or UsbDiscovery()

@@ -32,8 +32,8 @@ CHECK_PERIOD = 0.5
 class ViveConfig:
     """One tracker."""
 
-    serial: str
-    """As SteamVR shows it under Devices, for instance LHR-0A1B2C3D."""
+    serial: str = ""
+    """As SteamVR shows it under Devices, for instance LHR-0A1B2C3D; must be given."""
     rate_hz: float = 120.0
     max_speed: float = 8.0
     """m/s; faster changes are jumps of the tracking and left out."""
@@ -41,8 +41,6 @@ class ViveConfig:
     """An openvrpaths.vrpath instead of the user's own (emulator, second SteamVR)."""
 
     def __post_init__(self) -> None:
-        if not self.serial:
-            raise ValueError("serial is empty; SteamVR shows it under Devices > Manage trackers")
         if not 10 <= self.rate_hz <= 1000:
             raise ValueError(f"rate_hz = {self.rate_hz}: must lie in 10..1000")
 
@@ -161,5 +159,9 @@ def judge(pose: Any) -> tuple[Array | None, str]:
 def vive_tracker(
     settings: ViveConfig, name: str = "tracker", backoff: Backoff | None = None
 ) -> PoseTracker:
-    """A tracker device over SteamVR."""
+    """A tracker device over SteamVR; ConfigError where its serial number is not given."""
+    if not settings.serial:
+        raise config.ConfigError(
+            f"{name}: serial is empty; SteamVR shows it under Devices > Manage trackers"
+        )
     return PoseTracker(ViveSource(settings), name, settings.rate_hz, settings.max_speed, backoff)

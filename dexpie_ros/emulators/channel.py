@@ -7,6 +7,7 @@ stamps (ns, one clock for all processes of a machine); ``quit`` ends it.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import inspect
@@ -21,6 +22,7 @@ from typing import Any
 
 Handler = Callable[..., Any]
 MAX_LINE = 1 << 16
+Address = tuple[str, int]
 
 
 class EventLog:
@@ -61,9 +63,9 @@ class ControlChannel:
         }
         self._server: asyncio.Server | None = None
 
-    async def open(self, port: int) -> int:
-        """Listen on 127.0.0.1; 0 lets the system choose. Returns the port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=MAX_LINE)
+    async def open(self, address: Address) -> int:
+        """Listen on a loopback address; port 0 lets the system choose. Returns the port."""
+        self._server = await asyncio.start_server(self._serve, *address, limit=MAX_LINE)
         chosen: int = self._server.sockets[0].getsockname()[1]
         return chosen
 
@@ -99,9 +101,27 @@ def _signature(call: Handler) -> str:
     return str(inspect.signature(call))
 
 
+def control_address(text: str) -> Address:
+    """``7100`` or ``127.0.0.2:7100`` of a command line; ValueError for anything else."""
+    host, _, port = text.rpartition(":")
+    host = host or "127.0.0.1"
+    if not host.startswith("127.") or not 0 <= int(port) < 65536:
+        raise ValueError(f"{text!r} is no port on loopback")
+    return host, int(port)
+
+
+def add_control(parser: argparse.ArgumentParser) -> None:
+    """The options that all emulators have."""
+    parser.add_argument(
+        "--control", type=control_address, default=("127.0.0.1", 0), metavar="[HOST:]PORT",
+        help="of the control channel, on loopback; 0 (default) lets the system choose",
+    )  # fmt: skip
+    parser.add_argument("--tied", action="store_true", help="end when stdin ends")
+
+
 async def serve(
     channel: ControlChannel,
-    port: int,
+    address: Address,
     ready: Mapping[str, Any],
     work: Callable[[], Awaitable[None]],
     tied: bool,
@@ -122,7 +142,7 @@ async def serve(
                 channel.finished.set()
 
         loop.add_reader(sys.stdin, on_stdin)
-    chosen = await channel.open(port)
+    chosen = await channel.open(address)
     print(json.dumps({"ready": True, "control": chosen, **ready}), flush=True)
     task = asyncio.ensure_future(work())
     waiter = asyncio.ensure_future(channel.finished.wait())

@@ -19,7 +19,7 @@ from typing import Any
 
 from dexpie_ros.devices import inspire_eb90 as eb90
 from dexpie_ros.emulators import modbus
-from dexpie_ros.emulators.channel import ControlChannel, EventLog, serve, ticks
+from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 from dexpie_ros.emulators.inspire_hand import HandModel
 
 RATE = 200.0
@@ -221,8 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.3", help="loopback address for Modbus TCP")
     parser.add_argument("--port", type=int, default=6000, help="0 lets the system choose")
     parser.add_argument("--id", type=int, default=1, help="hand id (Modbus unit)")
-    parser.add_argument("--control", type=int, default=0, help="port of the control channel")
-    parser.add_argument("--tied", action="store_true", help="end when stdin ends")
+    add_control(parser)
     asyncio.run(run(parser.parse_args(argv)))
 
 

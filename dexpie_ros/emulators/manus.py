@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dexpie_ros.control.retargeting import ERGONOMICS
-from dexpie_ros.emulators.channel import ControlChannel, EventLog, serve, ticks
+from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 
 RATE = 120.0
 NOISE_DEG = 0.05
@@ -151,8 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 lets the system choose")
     parser.add_argument("--side", nargs="+", default=["right"], choices=["left", "right"])
-    parser.add_argument("--control", type=int, default=0, help="port of the control channel")
-    parser.add_argument("--tied", action="store_true", help="end when stdin ends")
+    add_control(parser)
     asyncio.run(run(parser.parse_args(argv)))
 
 

@@ -20,6 +20,44 @@ class EmulatorError(RuntimeError):
     """An emulator that did not start, refused a request or went away."""
 
 
+class Control:
+    """A connection to the control channel of an emulator that runs already."""
+
+    def __init__(self, host: str, port: int, name: str = "", timeout: float = 5.0) -> None:
+        self._name = name or f"{host}:{port}"
+        try:
+            self._link = socket.create_connection((host, port), timeout)
+        except OSError as error:
+            raise EmulatorError(f"emulator {self._name}: no control channel: {error}") from None
+        self._lines = self._link.makefile("rb")
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """One request over the control channel; EmulatorError when it is refused."""
+        self._link.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        line = self._lines.readline()
+        if not line:
+            raise EmulatorError(f"emulator {self._name}: went away during {do!r}")
+        answer = json.loads(line)
+        if not answer["ok"]:
+            raise EmulatorError(f"emulator {self._name}: {do}: {answer['error']}")
+        return answer["result"]
+
+    def close(self) -> None:
+        self._lines.close()
+        self._link.close()
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
 class Emulator:
     """A running emulator; a context manager that never leaves a process behind."""
 
@@ -41,11 +79,10 @@ class Emulator:
         )
         try:
             self.ready: dict[str, Any] = self._read_ready(timeout)
-            self._link = socket.create_connection(("127.0.0.1", self.ready["control"]), 5.0)
+            self._control = Control("127.0.0.1", self.ready["control"], name)
         except BaseException:
             self.close()
             raise
-        self._lines = self._link.makefile("rb")
 
     def _read_ready(self, timeout: float) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -70,14 +107,7 @@ class Emulator:
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """One request over the control channel; EmulatorError when it is refused."""
-        self._link.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        line = self._lines.readline()
-        if not line:
-            raise EmulatorError(f"emulator {self.name}: went away during {do!r}")
-        answer = json.loads(line)
-        if not answer["ok"]:
-            raise EmulatorError(f"emulator {self.name}: {do}: {answer['error']}")
-        return answer["result"]
+        return self._control.ask(do, **arguments)
 
     def events(self, kind: str = "", since_ns: int = 0) -> list[dict[str, Any]]:
         """Its log; stamps are those of ``time.monotonic_ns`` here as well."""
@@ -89,10 +119,9 @@ class Emulator:
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()  # the end of its stdin tells a tied emulator to end
-        link = getattr(self, "_link", None)
-        if link is not None:
-            self._lines.close()
-            link.close()
+        control = getattr(self, "_control", None)
+        if control is not None:
+            control.close()
         try:
             self._process.wait(5.0)
         except subprocess.TimeoutExpired:

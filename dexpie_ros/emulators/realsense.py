@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexpie_ros.devices.realsense_discovery import DOMAINS, FRAME, MAGIC
-from dexpie_ros.emulators.channel import ControlChannel, EventLog, serve, ticks
+from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 
 SQUARE = 40
 
@@ -142,8 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--fps", type=int, default=60)
-    parser.add_argument("--control", type=int, default=0, help="port of the control channel")
-    parser.add_argument("--tied", action="store_true", help="end when stdin ends")
+    add_control(parser)
     asyncio.run(run(parser.parse_args(argv)))
 
 

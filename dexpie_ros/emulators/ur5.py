@@ -23,7 +23,7 @@ import numpy as np
 
 from dexpie_ros.devices.ur_kinematics import MODELS
 from dexpie_ros.emulators import rtde
-from dexpie_ros.emulators.channel import ControlChannel, EventLog, serve, ticks
+from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 from dexpie_ros.emulators.ur_robot import HOME, PLAYING, Robot
 
 VERSIONS = {"ur5": (3, 15, 8, 106339), "ur5e": (5, 11, 1, 108318)}
@@ -258,8 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", choices=sorted(VERSIONS), default="ur5")
     parser.add_argument("--unlock-delay", type=float, default=5.0, help="s after a protective stop")
     parser.add_argument("--joints", type=float, nargs=6, default=HOME, help="rad at the start")
-    parser.add_argument("--control", type=int, default=0, help="port of the control channel")
-    parser.add_argument("--tied", action="store_true", help="end when stdin ends")
+    add_control(parser)
     asyncio.run(run(parser.parse_args(argv)))
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import math
 import mmap
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ import numpy as np
 
 from dexpie_ros import geometry
 from dexpie_ros.emulators import vive_runtime as runtime
-from dexpie_ros.emulators.channel import ControlChannel, EventLog, serve, ticks
+from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 from dexpie_ros.geometry import Array
 
 RATE = 250.0
@@ -145,9 +147,16 @@ class World:
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="vive_") as folder:
+    with contextlib.ExitStack() as cleanup:
+        folder = arguments.folder
+        if folder is None:
+            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="vive_")))
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed emulator left
+            folder.mkdir(parents=True)
+            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
-            registry, shared = runtime.build(Path(folder))
+            registry, shared = runtime.build(folder)
         except runtime.NoCompiler as error:
             sys.exit(str(error))
         world = World(shared, arguments.serial)
@@ -160,8 +169,10 @@ async def run(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="SteamVR emulator with Vive trackers")
     parser.add_argument("--serial", nargs="+", default=["LHR-0A1B2C3D"])
-    parser.add_argument("--control", type=int, default=0, help="port of the control channel")
-    parser.add_argument("--tied", action="store_true", help="end when stdin ends")
+    parser.add_argument(
+        "--folder", type=Path, help="of the client library, made anew; default: a temporary one"
+    )
+    add_control(parser)
     asyncio.run(run(parser.parse_args(argv)))
 
 

@@ -1,0 +1,160 @@
+"""Parameters of the driver nodes: also read by commands that use a device without ROS.
+
+A ROS parameter file for the whole cell is the one place of addresses and serial numbers
+(config/hardware.example.yaml); :func:`read` takes a node's section of it without rclpy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from dexpie_ros import config
+from dexpie_ros.config import ConfigError
+from dexpie_ros.devices import calibration
+from dexpie_ros.devices.aruco_cube import CubeConfig
+from dexpie_ros.devices.inspire_hand import InspireConfig
+from dexpie_ros.devices.manus_glove import ManusConfig
+from dexpie_ros.devices.realsense import RealSenseConfig
+from dexpie_ros.devices.realsense_discovery import Discovery, RemoteDiscovery, UsbDiscovery
+from dexpie_ros.devices.ur5_config import Ur5Config
+from dexpie_ros.devices.vive_tracker import ViveConfig
+
+Hardware = Literal["real", "emulated"]
+T = TypeVar("T")
+
+
+@config.config
+class ArmDriverParameters:
+    """Parameters of arm_driver."""
+
+    hardware: Hardware = "real"
+    arm: Ur5Config = Ur5Config()
+    command_timeout_s: float = 0.2
+    """s without a command from the arbiter until the arm counts as left alone: it holds"""
+
+    def __post_init__(self) -> None:
+        if self.hardware == "emulated":
+            require_loopback("arm.host", self.arm.host)
+
+
+@config.config
+class HandDriverParameters:
+    """Parameters of hand_driver."""
+
+    hardware: Hardware = "real"
+    hand: InspireConfig = InspireConfig()
+    command_timeout_s: float = 0.2
+    calibration: str = ""
+    """file of `dexpie calibrate hand`; its values replace hand.raw_closed and hand.raw_open"""
+
+    def __post_init__(self) -> None:
+        if self.hardware == "emulated" and self.hand.transport == "modbus_tcp":
+            require_loopback("hand.host", self.hand.host)
+
+    def calibrated(self) -> InspireConfig:
+        """The hand's config with its calibration; ConfigError where the file is another hand's."""
+        if not self.calibration:
+            return self.hand
+        found = calibration.load(self.calibration, "hand", calibration.HandRange, self.hand.where)
+        return calibration.applied(self.hand, found)
+
+
+@config.config
+class CameraDriverParameters:
+    """Parameters of camera_driver."""
+
+    hardware: Hardware = "real"
+    camera: Literal["front", "wrist"] = "front"
+    realsense: RealSenseConfig = RealSenseConfig()
+    emulator: str = ""
+    """host:port of an emulated camera"""
+    jpeg_quality: int = 90
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality = {self.jpeg_quality}: must lie in 1..100")
+        host, _, port = self.emulator.rpartition(":")
+        if self.hardware == "emulated" and not (host and port.isdecimal()):
+            raise ValueError(f"emulator = {self.emulator!r}: expected host:port of the emulator")
+
+    def discovery(self) -> Discovery:
+        """Where the camera is looked for."""
+        if self.hardware == "real":
+            return UsbDiscovery()
+        host, _, port = self.emulator.rpartition(":")
+        return RemoteDiscovery(host, int(port))
+
+
+@config.config
+class TrackerDriverParameters:
+    """Parameters of tracker_driver."""
+
+    hardware: Hardware = "real"
+    tracker: Literal["vive", "aruco"] = "vive"
+    vive: ViveConfig = ViveConfig(rate_hz=100.0)
+    cube: CubeConfig = CubeConfig()
+    camera: Literal["front", "wrist"] = "front"
+    """the fixed camera that sees the cube"""
+
+
+@config.config
+class GloveDriverParameters:
+    """Parameters of glove_driver."""
+
+    hardware: Hardware = "real"
+    source: Literal["auto", "ros", "zmq"] = "auto"
+    """auto: manus_ros2_msgs where it is installed, else ZMQ; emulated gloves speak ZMQ"""
+    topics: tuple[str, ...] = ("/manus_glove_0", "/manus_glove_1")
+    """of the vendor's publisher; which hand a glove is on stands in its messages"""
+    glove: ManusConfig = ManusConfig()
+
+
+def require_loopback(name: str, host: str) -> None:
+    """ValueError where an emulated device would be looked for in the laboratory's network."""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback:
+        raise ValueError(
+            f"hardware is emulated but {name} = {host!r} is no loopback address; a real device "
+            "wants hardware:=real"
+        )
+
+
+def read(path: str | Path | None, node: str, cls: type[T]) -> T:
+    """A node's section of a ROS parameter file, or the defaults where there is none.
+
+    Raises:
+        ConfigError: no such file, no parameter file, or a parameter that ``cls`` does not know.
+    """
+    if path is None:
+        return config.from_dict(cls, {}, f"parameters of {node} (defaults)")
+    where, values = f"{path}: {node}", {}
+    for key, section in config.read_yaml(path).items():
+        if str(key).rsplit("/", 1)[-1] != node:
+            continue
+        if not isinstance(section, dict) or not isinstance(section.get("ros__parameters"), dict):
+            raise ConfigError(f"{where}: expected `ros__parameters:` with parameters below it")
+        values = _nested(section["ros__parameters"], where)
+    values.pop("use_sim_time", None)
+    return config.from_dict(cls, values, where)
+
+
+def _nested(section: dict[str, Any], where: str) -> dict[str, Any]:
+    """``{"arm.host": x}`` -> ``{"arm": {"host": x}}``; both ways of writing may be mixed."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        *groups, leaf = str(key).split(".")
+        inside = found
+        for group in groups:
+            inside = inside.setdefault(group, {})
+            if not isinstance(inside, dict):
+                raise ConfigError(f"{where}: {key}: {group} is a value and a group of parameters")
+        if isinstance(value, dict):
+            inside.setdefault(leaf, {}).update(_nested(value, where))
+        else:
+            inside[leaf] = value
+    return found

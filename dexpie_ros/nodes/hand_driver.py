@@ -1,0 +1,59 @@
+"""An Inspire hand: openings and forces out at 25 Hz, the arbiter's openings in."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+from dexpie_ros.control.types import HAND_JOINTS
+from dexpie_ros.devices.device import Level, Status
+from dexpie_ros.devices.driver_parameters import HandDriverParameters
+from dexpie_ros.devices.inspire_hand import HandSample, InspireHand
+from dexpie_ros.nodes.device_node import ArbiterCommands, DeviceNode
+from dexpie_ros.runtime import declare_config, run_node
+
+RATE_HZ = 25.0
+
+
+class HandDriver(DeviceNode):
+    """Thin shell around `devices.inspire_hand`."""
+
+    def __init__(self) -> None:
+        super().__init__("hand_driver")
+        p = declare_config(self, HandDriverParameters)
+        self._hardware = p.hardware
+        self._joints = self.publisher("/hand/joint_states")
+        self._hand = InspireHand(p.calibrated())
+        self._commands = ArbiterCommands(
+            self, lambda command: self._hand.command(command.hand), p.command_timeout_s
+        )
+        self.serve("/hand/clear_errors", self._on_clear_errors)
+        self.drive(self._hand, self._publish_sample, RATE_HZ)
+
+    def judge(self, status: Status) -> Status:
+        status = replace(status, values={"hardware": self._hardware, **status.values})
+        problem = self._commands.problem()
+        if status.level is Level.OK and problem:
+            return replace(status, level=Level.WARN, message=problem)
+        return status
+
+    def _publish_sample(self, sample: HandSample) -> None:
+        self._joints.publish(
+            self.messages.joint_state(
+                sample.time_ns, HAND_JOINTS, sample.openings, effort=sample.force
+            )
+        )
+
+    def _on_clear_errors(self, _request: Any, response: Any) -> Any:
+        response.success = self._hand.clear_errors()
+        response.message = "asked for" if response.success else self._hand.status().message
+        return response
+
+
+def main() -> int:
+    return run_node(HandDriver)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
