@@ -35,6 +35,18 @@ class HomingConfig:
     """m straight up before travelling, but not above the home's height"""
     open_first: bool = True
     """let go of what is held before moving; False: the hand moves while travelling"""
+    position: tuple[float, float, float] = (0.42, -0.02, 0.12)
+    """m, where home is, frame base"""
+    quaternion: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.5)
+    """x y z w, likewise"""
+    hand: tuple[float, float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0, 0.08)
+    """openings at home"""
+
+    @property
+    def home(self) -> Command:
+        """Where the way ends."""
+        pose = Pose(np.array(self.position), np.array(self.quaternion))
+        return Command(pose, np.array(self.hand))
 
 
 def minimum_jerk(s: float) -> float:

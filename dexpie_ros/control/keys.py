@@ -65,6 +65,22 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("q", "\x03"), Action.QUIT, When.ALWAYS, "end the session"),
 )
 
+SERVICES: dict[Action, str] = {
+    Action.EMERGENCY_STOP: "/intervention/emergency_stop",
+    Action.TOGGLE: "/intervention/toggle",
+    Action.FORCE: "/intervention/force",
+    Action.ALIGN: "/intervention/align",
+    Action.HOLD: "/intervention/hold",
+    Action.CLEAR_FAULT: "/intervention/clear_fault",
+    Action.CALIBRATE: "/teleop/calibrate",
+    Action.CLUTCH: "/teleop/clutch",
+    Action.START: "/session/next",
+    Action.RE_RECORD: "/session/re_record",
+    Action.NEXT_STAGE: "/session/skip_stage",
+    Action.QUIT: "/session/quit",
+}
+"""The std_srvs/Trigger that carries an action out; success and failure are /session/end_episode."""
+
 CAUSES = ("tipped", "dropped", "missed", "misaligned", "stalled", "collision", "timeout", "other")
 """Of a failure, chosen by number after its key; ``collision`` is also set by a protective stop."""
 

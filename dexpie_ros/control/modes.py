@@ -164,6 +164,14 @@ class Modes:
         else:
             self._set(Mode.HOLD, "waiting for the operator" if self._kind else "no episode")
 
+    def policy_lost(self, reason: str) -> None:
+        """Hold until the policy plans afresh; may be repeated.
+
+        Unlike :meth:`hold` nothing else is refused meanwhile: the operator may take over.
+        """
+        if self._mode in (Mode.POLICY, Mode.HANDING_BACK):
+            self._await_chunk(self._mode, reason)
+
     def fault(self, reason: str) -> None:
         """Hold until :meth:`clear_fault`; the first reason stays."""
         if self._mode is not Mode.FAULT:

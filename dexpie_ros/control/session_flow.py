@@ -126,6 +126,12 @@ class SessionFlow:
             self._set_up()
         return []
 
+    def not_home(self, message: str) -> list[Order]:
+        """The robot did not get home."""
+        if self._phase is Phase.HOMING:
+            self._go_idle(f"not home: {message}; enter: try again")
+        return []
+
     def begun(self, time_ns: int) -> list[Order]:
         """The episode is being recorded since ``time_ns``."""
         if self._phase is Phase.STARTING:

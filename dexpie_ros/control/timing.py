@@ -49,6 +49,11 @@ class TimingMonitor:
         """The loop stands still on purpose: the next interval is no jitter."""
         self._last_ns = None
 
+    def clear(self) -> None:
+        """A new episode: nothing is kept."""
+        self._samples.clear()
+        self.pause()
+
     def as_dict(self) -> dict[str, float]:
         """``<name>_p50_ms``, ``_p99_ms``, ``_max_ms`` and ``_count`` of everything sampled."""
         figures: dict[str, float] = {}

@@ -24,6 +24,11 @@ def interface(name: str) -> Any:
     return getattr(importlib.import_module(f"{package}.{kind}"), cls)
 
 
+def status_level(status: Any) -> int:
+    """Level of a DiagnosticStatus: its ``byte`` is bytes in Python."""
+    return status.level[0] if isinstance(status.level, bytes) else int(status.level)
+
+
 class ContractNode(Node):
     """A node whose topics and services come from `dexpie_ros.contract`."""
 

@@ -6,21 +6,26 @@ newest measurements; in simulation a step is made when every input that belongs 
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
+from rclpy.clock import Clock, ClockType
 
 from dexpie_ros.config import config
 from dexpie_ros.control.alignment import Alignment
 from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
+from dexpie_ros.control.guard import GuardConfig
+from dexpie_ros.control.homing import HomingConfig
 from dexpie_ros.control.types import STEP_NS, Command, ControlStep, Mode
 from dexpie_ros.messages import read_chunk, read_command, read_robot_state, stamp_ns
 from dexpie_ros.nodes.base import ERROR, OK, WARN, ContractNode
+from dexpie_ros.nodes.intervention_services import InterventionServices
+from dexpie_ros.nodes.intervention_watch import InterventionWatch
 from dexpie_ros.nodes.lockstep_inputs import LockstepInputs
-from dexpie_ros.runtime import ControlLoop, declare_config, run_node
+from dexpie_ros.runtime import ControlLoop, abort, declare_config, run_node
 
 
 @config
@@ -35,12 +40,14 @@ class InterventionArbiterParameters:
     """In lockstep: the policy server answers every step."""
     inference_delay_steps: int = 2
     """In lockstep: a chunk takes effect this many steps after its observation."""
-    stale_after_s: float = 0.1
-    """On the robot: measurements older than this make the arm hold."""
+    operator_s: float = 0.15
+    """An operator's command older than this counts as lost (not in lockstep)."""
+    guard: GuardConfig = GuardConfig()
     arbiter: ArbiterConfig = ArbiterConfig()
+    homing: HomingConfig = HomingConfig()
 
 
-IDLE_PHASE = 0
+IDLE_PHASE, RUNNING_PHASE = 0, 2
 
 
 class InterventionArbiter(ContractNode):
@@ -51,14 +58,21 @@ class InterventionArbiter(ContractNode):
         self.parameters = p = declare_config(self, InterventionArbiterParameters)
         self._lock = threading.RLock()
         self._arbiter = Arbiter(p.arbiter)
+        self._requests = InterventionServices(self, self._arbiter, self._lock, p.homing)
+        self._timing = self._requests.timing
         self._driven = p.lockstep or bool(self.get_parameter("use_sim_time").value)
         """In simulation measurements make the steps: a timer on a 25 Hz clock would alias."""
+        self._watch: InterventionWatch | None = None
+        """In lockstep nothing can be late: a step waits for what belongs to it."""
+        if not p.lockstep:
+            self._watch = InterventionWatch(self, self._arbiter, self._lock, p.guard, self._driven)
         self._inputs = LockstepInputs(
             p.lockstep and p.wait_for_teleop,
             p.lockstep and p.wait_for_policy,
             p.inference_delay_steps,
         )
-        self._paused = False
+        self._paused = self._session_seen = False
+        self._arrived_ns = 0
         self._published_mode: tuple[Mode, str, int] | None = None
         self._last: ControlStep | None = None
         self._command_publisher = self.publisher("/control/command")
@@ -76,11 +90,7 @@ class InterventionArbiter(ContractNode):
         self.subscribe("/teleop/alignment", self._on_alignment)
         self.subscribe("/policy/chunk", self._on_chunk)
         self.subscribe("/session/state", self._on_session)
-        if p.lockstep:
-            self.subscribe("/policy/status", self._on_policy_status)
-        self.serve("/intervention/toggle", self._serve_toggle)
-        self.serve("/intervention/force", self._serve_force)
-        self.serve("/intervention/set", self._serve_set)
+        self.subscribe("/policy/status", self._on_policy_status)
         self.serve("/intervention/prepare", self._serve_prepare)
         self.serve("/intervention/start_episode", self._serve_start)
         self.serve("/intervention/end_episode", self._serve_end)
@@ -88,8 +98,11 @@ class InterventionArbiter(ContractNode):
         self._publish_mode(self.now_ns())
         self._loop: ControlLoop | None = None
         if not self._driven:
-            self._loop = ControlLoop(STEP_NS * 1e-9, self._on_deadline, name="arbiter")
+            self._loop = ControlLoop(STEP_NS * 1e-9, self._on_deadline, "arbiter", on_error=abort)
             self._loop.start()
+        elif self._watch is not None:
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self.create_timer(STEP_NS * 1e-9, self._on_silence, clock=steady)
 
     def destroy_node(self) -> None:
         if self._loop is not None:
@@ -107,9 +120,15 @@ class InterventionArbiter(ContractNode):
         self._take("tcp", message)
 
     def _take(self, stream: str, message: Any) -> None:
+        stamp, now = stamp_ns(message.header.stamp), time.monotonic_ns()
         with self._lock:
+            if self._watch is not None:
+                self._watch.measured(stream, stamp)
             if self._driven:
-                self._inputs.measured(stream, stamp_ns(message.header.stamp), message)
+                if self._watch is not None and self._inputs.begins_anew(stamp):
+                    self._arbiter.fault("the simulation began anew: its clock went back")
+                self._inputs.measured(stream, stamp, message)
+                self._arrived_ns = now
                 self._try_step()
             else:
                 setattr(self, f"_{stream}", message)
@@ -141,16 +160,27 @@ class InterventionArbiter(ContractNode):
             if self.parameters.lockstep:
                 self._inputs.chunk(chunk)
                 self._try_step()
-            else:
+            elif not self._requests.homing:
                 self._arbiter.add_chunk(chunk)
 
     def _on_policy_status(self, message: Any) -> None:
         with self._lock:
+            if self._watch is not None:
+                self._watch.policy_answered()
+                return
             self._inputs.policy_answered(stamp_ns(message.header.stamp), message.inferred)
             self._try_step()
 
     def _on_session(self, message: Any) -> None:
         with self._lock:
+            first, self._session_seen = not self._session_seen, True
+            if message.phase == IDLE_PHASE and not message.episode_id and self._arbiter.kind:
+                self._arbiter.stop()
+                self._inputs.end_episode()
+                self.get_logger().warning("the session began anew: its episode is over")
+            if message.phase == RUNNING_PHASE and first and not self.parameters.lockstep:
+                _, why = self._arbiter.start(message.kind)
+                self.get_logger().warning(f"back during {message.episode_id}: {why}")
             if message.phase == IDLE_PHASE and self._paused:
                 self._paused = False
                 self._try_step()
@@ -170,22 +200,30 @@ class InterventionArbiter(ContractNode):
         for chunk in ready.chunks:
             self._arbiter.add_chunk(chunk)
         robot = read_robot_state(ready.arm, ready.tcp, ready.hand)
+        self._check()
         self._step(ready.time_ns, robot, ready.follower)
+
+    def _check(self) -> str:
+        return self._watch.check(self._requests.homing) if self._watch is not None else ""
+
+    def _on_silence(self) -> None:
+        """Simulation in real time: measurements that stay away make no step, but are told."""
+        with self._lock:
+            if not self._paused and self._check():
+                self._publish_mode(self.now_ns())
 
     def _on_deadline(self) -> None:
         with self._lock:
             if self._paused:
                 return
+            self._arrived_ns = time.monotonic_ns()
             now = self.now_ns()
+            self._check()
             if self._arm is None or self._hand is None or self._tcp is None:
+                self._publish_mode(now)
                 return
-            age = now - min(stamp_ns(m.header.stamp) for m in (self._tcp, self._hand))
-            if age > self.parameters.stale_after_s * 1e9:
-                self._arbiter.hold(f"measurements are {age * 1e-9:.2f} s old: arm or hand driver?")
-            else:
-                self._arbiter.resume()
             follower = self._follower
-            fresh = follower is not None and now - follower[0] < self.parameters.stale_after_s * 1e9
+            fresh = follower is not None and now - follower[0] < self.parameters.operator_s * 1e9
             robot = read_robot_state(self._arm, self._tcp, self._hand)
             self._step(now, robot, follower[1] if follower is not None and fresh else None)
 
@@ -194,10 +232,14 @@ class InterventionArbiter(ContractNode):
         self._last = step
         self._inputs.stepped(time_ns)
         self._publish(step)
+        self._timing.sample("decision", (time.monotonic_ns() - self._arrived_ns) * 1e-6)
+        self._requests.stepped(step)
         self._publish_mode(time_ns)
 
     def _publish(self, step: ControlStep) -> None:
         make = self.messages
+        if self._watch is not None:
+            self._watch.sent(step)
         self._command_publisher.publish(
             make.control_command(step.time_ns, step.command, step.tick, step.source)
         )
@@ -210,27 +252,12 @@ class InterventionArbiter(ContractNode):
             self._state_publisher.publish(self.messages.intervention_state(time_ns, *state))
 
     # -- services --------------------------------------------------------------------------------
-    def _serve_toggle(self, _request: Any, response: Any) -> Any:
-        with self._lock:
-            response.success, response.message = self._arbiter.toggle()
-        return response
-
-    def _serve_force(self, _request: Any, response: Any) -> Any:
-        with self._lock:
-            response.success, response.message = self._arbiter.toggle(force=True)
-        return response
-
-    def _serve_set(self, request: Any, response: Any) -> Any:
-        wanted = Mode.HUMAN if request.data else Mode.POLICY
-        with self._lock:
-            response.success, response.message = self._arbiter.request(wanted)
-        return response
-
     def _serve_prepare(self, _request: Any, response: Any) -> Any:
         """Before a scene is set up: in simulation nobody commands until the episode starts."""
         with self._lock:
             self._arbiter.stop()
             self._paused = self._driven
+            self._timing.pause()
             response.success, response.message = True, ""
         return response
 
@@ -241,17 +268,22 @@ class InterventionArbiter(ContractNode):
             if not response.success:
                 return response
             self._inputs.start_episode(bool(request.policy_id), stamp_ns(request.scene_stamp))
+            self._timing.clear()
             self._paused = False
+            if self._watch is not None:
+                self._watch.world_goes_on()
             self._publish_mode(self.now_ns())
             self._try_step()
         return response
 
     def _serve_end(self, _request: Any, response: Any) -> Any:
         """Holds; in simulation the world stands still until the bag is closed."""
+        self.publish_diagnostics()  # the recorder keeps the episode's figures
         with self._lock:
             self._arbiter.stop()
             self._inputs.end_episode()
             self._paused = self._driven
+            self._timing.pause()
             self._publish_mode(self.now_ns())
         response.success = True
         return response
@@ -261,18 +293,24 @@ class InterventionArbiter(ContractNode):
             mode, reason = self._arbiter.mode, self._arbiter.reason
             values: dict[str, object] = {
                 "mode": mode.name,
-                "interventions": self._arbiter.interventions,
+                **_rounded(self._arbiter.statistics()),
+                **_rounded(self._timing.as_dict()),
             }
-            missing = self._inputs.missing() if self._driven else ""
+            missing = self._inputs.missing() if self._watch is None else ""
+            if self._watch is not None:
+                values.update(self._watch.values())
         if self._loop is not None:
-            values.update(dataclasses.asdict(self._loop.statistics()))
-            if self.count_publishers("/control/command") > 1:
-                return ERROR, "another node publishes /control/command; stop it", values
+            loop = self._loop.statistics()
+            values.update(missed=loop.missed, late_p99_ms=round(loop.late_p99, 3))
         if mode is Mode.FAULT:
             return ERROR, reason, values
-        if missing and not self._paused:
-            return WARN, f"waiting for {missing}", values
+        if self._arbiter.suspended or (missing and not self._paused):
+            return WARN, f"waiting for {missing}" if missing else reason, values
         return OK, reason or mode.name, values
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, object]:
+    return {name: round(float(value), 3) for name, value in figures.items()}
 
 
 def main() -> int:

@@ -65,6 +65,16 @@ class LockstepInputs:
     def end_episode(self) -> None:
         self.start_episode(policy=False)
 
+    def begins_anew(self, time_ns: int) -> bool:
+        """A measurement of long before the last step: the world was started again. Forgets all."""
+        if time_ns >= self._last_step_ns - STEP_NS:
+            return False
+        self._measured.clear()
+        self._teleop = None
+        self._last_step_ns = 0
+        self.end_episode()
+        return True
+
     def measured(self, stream: str, time_ns: int, message: Any) -> None:
         if stream == "tcp" and self._measured.get("tcp", (0, None))[0] == time_ns:
             self.repeated = True

@@ -44,6 +44,15 @@ class ObservationBuffer:
         """Streams of which nothing has arrived yet."""
         return ", ".join(name for name, stream in self._streams.items() if not stream)
 
+    def older_than(self, time_ns: int) -> str:
+        """Streams whose newest part was captured before ``time_ns``, or that never came."""
+        old = (
+            n
+            for n, stream in self._streams.items()
+            if not stream or next(reversed(stream)) < time_ns
+        )
+        return ", ".join(old)
+
     def at(self, time_ns: int, read_robot: ReadRobot) -> Observation | None:
         """The observation captured exactly at ``time_ns``; None while a part is missing."""
         if any(time_ns not in stream for stream in self._streams.values()):

@@ -42,7 +42,12 @@ class PolicyServerParameters:
     """In lockstep: control steps that an inference takes in simulation time."""
     beta: float = -1.0
     """Guidance; negative: as the policy was saved."""
+    stale_after_s: float = 0.25
+    """Not in lockstep: with a part of the observation older than this nothing is inferred."""
     inference: AsyncConfig = AsyncConfig()
+
+
+IDLE_PHASE, RUNNING_PHASE = 0, 2
 
 
 class PolicyServer(ContractNode):
@@ -73,6 +78,7 @@ class PolicyServer(ContractNode):
             topic = f"/camera/{camera}/color/image_raw"
             self.subscribe(topic, lambda m, c=camera: self._on_image(c, m))
         self.subscribe("/control/step", self._on_step)
+        self.subscribe("/session/state", self._on_session)
         self.serve("/policy/start_episode", self._serve_start)
         self.report_diagnostics(self._diagnose)
         self._steps: queue.SimpleQueue[ControlStep | None] = queue.SimpleQueue()
@@ -128,10 +134,30 @@ class PolicyServer(ContractNode):
         if self.parameters.lockstep:
             self._pending = step
             self._answer_pending()
-        elif self._steps.empty():
+            return
+        if self._buffer.older_than(step.time_ns - round(self.parameters.stale_after_s * 1e9)):
+            return  # without a sign of life of this node the arbiter holds
+        self._status_publisher.publish(self._status(step, None))
+        if self._steps.empty():
             self._steps.put(step)
         else:
             self._skipped += 1
+
+    def _on_session(self, message: Any) -> None:
+        """The episode ended; or this node died during one and is back."""
+        if message.phase == IDLE_PHASE:
+            self._running = False
+        elif (
+            message.phase == RUNNING_PHASE
+            and message.policy_id
+            and not self._episode
+            and not self.parameters.lockstep
+        ):
+            self.get_logger().warning(f"back during {message.episode_id}")
+            self._policy = self._load(message.policy_id)
+            self._async = self._start_inference()
+            self._async.reset(int(message.seed), None)
+            self._episode, self._running = message.episode_id, True
 
     async def _serve_start(self, request: Any, response: Any) -> Any:
         """A new episode: another policy where the request names its directory, and its seed."""
@@ -199,7 +225,7 @@ class PolicyServer(ContractNode):
         if chunk is not None:
             message = self.messages.action_chunk(chunk, self._episode)
             self._answers.append((self._chunk_publisher, message))
-        if chunk is not None or self.parameters.lockstep:
+        if self.parameters.lockstep or chunk is not None:
             self._answers.append((self._status_publisher, self._status(step, chunk)))
         for publisher, message in self._answers:
             publisher.publish(message)
@@ -225,6 +251,9 @@ class PolicyServer(ContractNode):
             "latency_p99_ms": f"{statistics.p99_ms:.1f}",
         }
         missing = self._buffer.missing()
+        if not self.parameters.lockstep and not missing:
+            oldest = self.now_ns() - round(self.parameters.stale_after_s * 1e9)
+            missing = self._buffer.older_than(oldest)
         if self._running and missing:
             return WARN, f"no observation: waiting for {missing}", values
         return OK, "ready", values

@@ -21,6 +21,9 @@ from dexpie_ros.episodes.writer import EpisodeWriter, WriterConfig
 from dexpie_ros.nodes.base import ERROR, OK, WARN, ContractNode
 from dexpie_ros.runtime import declare_config, run_node
 
+IDLE_PHASE = 0
+FIGURES_OF = ("intervention_arbiter", "policy_server")
+"""Nodes whose figures are kept with an episode."""
 QUEUE_DEPTH = 200
 """Messages a subscription may fall behind before DDS drops the oldest."""
 
@@ -55,6 +58,10 @@ class Recorder(ContractNode):
         self._topics = contract.recorded_topics(self.parameters.images)
         for topic in self._topics:
             self._subscribe_raw(topic)
+        self._figures: dict[str, dict[str, str]] = {}
+        """Of the nodes that make the timing, as they last said."""
+        self.subscribe("/diagnostics", self._on_diagnostics)
+        self.subscribe("/session/state", self._on_session)
         self.serve("/recorder/start_episode", self._serve_start)
         self.serve("/recorder/end_episode", self._serve_end)
         self.report_diagnostics(self._diagnose)
@@ -77,6 +84,16 @@ class Recorder(ContractNode):
                 self._queue.put((topic.name, data, *times))
 
         self.subscribe(topic.name, take, raw=True, depth=1 if state else QUEUE_DEPTH)
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            if status.name in FIGURES_OF:
+                self._figures[status.name] = {v.key: v.value for v in status.values}
+
+    def _on_session(self, message: Any) -> None:
+        if message.phase == IDLE_PHASE and not message.episode_id and self._writer is not None:
+            self.get_logger().warning("the session began anew: its episode is aborted")
+            self._close("aborted", "session restarted", discard=False)
 
     # -- services --------------------------------------------------------------------------------
     def _serve_start(self, request: Any, response: Any) -> Any:
@@ -102,7 +119,7 @@ class Recorder(ContractNode):
         except (EpisodeError, ValueError, OSError) as error:
             response.message = str(error)
             return response
-        self._error, self._late = "", []
+        self._error, self._late, self._figures = "", [], {}
         self._queue = queue.SimpleQueue()
         # The scene of the first control step is published before the step is asked for.
         for name, item in self._newest.items():
@@ -159,7 +176,8 @@ class Recorder(ContractNode):
             if discard:
                 writer.discard()
             else:
-                writer.finish(outcome, cause, {"queue_error": self._error} if self._error else None)
+                statistics = {"nodes": self._figures, "queue_error": self._error}
+                writer.finish(outcome, cause, {k: v for k, v in statistics.items() if v})
         except (OSError, EpisodeError) as error:
             return str(error)
         return self._error

@@ -10,15 +10,24 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+from dexpie_ros import config as configs
 from dexpie_ros.config import config
+from dexpie_ros.control.modes import Answer
+from dexpie_ros.control.session import Finished, SessionConfig, SessionPlan, StageQuota
+from dexpie_ros.control.session_flow import SessionFlow
+from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.nodes.base import OK, ContractNode, interface
+from dexpie_ros.nodes.session_guide import SessionGuide
 from dexpie_ros.runtime import declare_config, run_node
 
 IDLE, PREPARING, RUNNING, FINISHING = range(4)
 KINDS = ("demonstration", "deployment", "correction", "evaluation")
+HOMING_TIMEOUT_S = 120.0
 OUTCOMES = ("success", "failure", "aborted")
 
 
@@ -33,7 +42,44 @@ class SessionParameters:
     record: bool = True
     policy: bool = True
     """True: a policy server is part of the stack."""
+    policy_directory: str = ""
+    """What the session's own deployments run."""
+    plan: str = ""
+    """YAML file of a `control.SessionConfig`: stages, quotas, purpose, flow."""
+    episodes_wanted: int = 50
+    """Without a plan: how many."""
+    homing: bool = False
+    """True: the robot moves home before every episode (a simulator resets it instead)."""
+    episode_limit_s: float = 0.0
+    """A longer episode of the session is a failure by timeout; 0: nobody ends it."""
     answer_timeout_s: float = 30.0
+    recorder_silence_s: float = 10.0
+    """Without a sign of the recorder for so long an episode is over."""
+
+
+def resumed(p: SessionParameters) -> SessionPlan:
+    """The plan, with the episodes that already lie in the directory."""
+    if p.plan:
+        settings = configs.load(SessionConfig, p.plan)
+    else:
+        quota = StageQuota("", demonstrations=p.episodes_wanted, episodes=p.episodes_wanted)
+        purpose: Literal["demonstrations", "improvement"] = (
+            "improvement" if p.policy_directory else "demonstrations"
+        )
+        settings = SessionConfig((quota,), purpose)
+    if not p.record or not Path(p.directory).is_dir():
+        return SessionPlan(settings)
+    stages = {stage.name for stage in settings.stages}
+    history = [
+        Finished(i.episode_id, i.kind, i.stage, i.seed, i.pair_id, i.outcome, i.cause)
+        for entry in Collection(p.directory)
+        if entry.usable
+        and (i := entry.info).task in ("", p.task)
+        and i.stage in stages
+        and i.kind != "evaluation"
+        and i.outcome
+    ]
+    return SessionPlan(settings, history)
 
 
 @dataclass(frozen=True)
@@ -65,13 +111,26 @@ class Session(ContractNode):
         self._policy_start = self.client("/policy/start_episode") if p.policy else None
         self._recorder_start = self.client("/recorder/start_episode") if p.record else None
         self._recorder_end = self.client("/recorder/end_episode") if p.record else None
+        self._arbiter_home = self.client("/intervention/home")
         self.serve("/session/start_episode", self._serve_start)
         self.serve("/session/end_episode", self._serve_end)
+        self._recorder_said: deque[tuple[float, str]] = deque(maxlen=3)
+        self.subscribe("/diagnostics", self._on_diagnostics)
         self.report_diagnostics(self._diagnose)
         self._announce(IDLE)
+        flow = SessionFlow(resumed(p), homing=p.homing, limit_s=p.episode_limit_s)
+        self._guide = SessionGuide(self, flow)
+
+    @property
+    def running(self) -> bool:
+        """Whether an episode is being recorded."""
+        return self._phase == RUNNING
 
     def _announce(self, phase: int) -> None:
         self._phase = phase
+        if phase == RUNNING:
+            self._running_since = time.monotonic()
+            self._recorder_said.clear()
         fields = dataclasses.asdict(self._episode)
         self._state.publish(
             self.messages.session_state(
@@ -81,13 +140,16 @@ class Session(ContractNode):
 
     # -- services --------------------------------------------------------------------------------
     async def _serve_start(self, request: Any, response: Any) -> Any:
-        response.success = False
+        response.success, response.message = await self.start_episode(request)
+        response.episode_id = request.episode_id if response.success else ""
+        return response
+
+    async def start_episode(self, request: Any) -> Answer:
+        """Whether it runs, and why not; fills in what ``request`` leaves open."""
         if self._phase != IDLE:
-            response.message = f"episode {self._episode.episode_id} is still there; end it first"
-            return response
+            return False, f"episode {self._episode.episode_id} is still there; end it first"
         if request.kind not in KINDS:
-            response.message = f"kind {request.kind!r}: expected one of {', '.join(KINDS)}"
-            return response
+            return False, f"kind {request.kind!r}: expected one of {', '.join(KINDS)}"
         request.episode_id = request.episode_id or time.strftime("%Y%m%d-%H%M%S")
         request.task = request.task or self.parameters.task
         request.directory = request.directory or self.parameters.directory
@@ -97,12 +159,10 @@ class Session(ContractNode):
         try:
             await self._start(request)
         except (TimeoutError, RuntimeError) as error:
-            response.message = str(error)
             self.get_logger().error(f"episode not started: {error}")
             await self._give_up()
-            return response
-        response.success, response.episode_id = True, request.episode_id
-        return response
+            return False, str(error)
+        return True, ""
 
     async def _start(self, request: Any) -> None:
         self._announce(PREPARING)
@@ -121,27 +181,67 @@ class Session(ContractNode):
         await self._ask(self._arbiter_start, request)
 
     async def _serve_end(self, request: Any, response: Any) -> Any:
-        response.success = False
-        if self._phase != RUNNING:
-            response.message = "no episode is running"
-            return response
-        if request.outcome not in OUTCOMES:
-            response.message = f"outcome {request.outcome!r}: expected one of {', '.join(OUTCOMES)}"
-            return response
-        response.episode_id = self._episode.episode_id
+        response.episode_id = self._episode.episode_id if self.running else ""
+        answer = await self.end_episode(request.outcome, request.cause, request.discard)
+        response.success, response.message, response.directory = answer
+        return response
+
+    async def end_episode(
+        self, outcome: str, cause: str = "", discard: bool = False
+    ) -> tuple[bool, str, str]:
+        """Whether it ended cleanly, what went wrong, and where the bag lies."""
+        if not self.running:
+            return False, "no episode is running", ""
+        if outcome not in OUTCOMES:
+            return False, f"outcome {outcome!r}: expected one of {', '.join(OUTCOMES)}", ""
+        request = interface("dexpie_msgs/srv/EndEpisode").Request(
+            outcome=outcome, cause=cause, discard=discard
+        )
+        episode, directory, problem = self._episode, "", self.recorder_lost()
         self._announce(FINISHING)
         try:
             await self._ask(self._arbiter_end, request)
-            if self._recorder_end is not None:
-                answer = await self._ask(self._recorder_end, request)
-                response.directory = answer.directory
-            self._recorded += not request.discard
-            response.success = True
+            if self._recorder_end is not None and not problem:
+                directory = (await self._ask(self._recorder_end, request)).directory
+            self._recorded += not discard and not problem
         except (TimeoutError, RuntimeError) as error:
-            response.message = str(error)
-            self.get_logger().error(f"episode {response.episode_id}: {error}")
+            problem = str(error)
+        if problem:
+            self.get_logger().error(f"episode {episode.episode_id}: {problem}")
         self._announce(IDLE)
-        return response
+        finished = Finished(
+            episode.episode_id, episode.kind, episode.stage, episode.seed, episode.pair_id,
+            "aborted" if problem else outcome, cause or problem,
+        )  # fmt: skip
+        self._guide.later(self._guide.ended(finished, directory, discard))
+        return not problem, problem, directory
+
+    async def go_home(self) -> Answer:
+        """Move the robot home, before an episode."""
+        request = interface("std_srvs/srv/Trigger").Request()
+        try:
+            answer = await self.call(self._arbiter_home, request, HOMING_TIMEOUT_S)
+        except TimeoutError as error:
+            return False, str(error)
+        return bool(answer.success), str(answer.message)
+
+    def recorder_lost(self) -> str:
+        """Why nothing is being recorded any more, or ""; by what the recorder says of itself."""
+        if self._recorder_end is None or not self.running:
+            return ""
+        said = [text for at, text in self._recorder_said if at > self._running_since]
+        if len(said) >= 2 and all(text == "idle" for text in said):
+            return "the recorder was started anew; what it had lies there, repair it"
+        last = max(self._running_since, *(at for at, _ in self._recorder_said), 0.0)
+        silence = time.monotonic() - last
+        if silence > self.parameters.recorder_silence_s:
+            return f"the recorder is silent for {silence:.0f} s; what it had lies there, repair it"
+        return ""
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            if status.name == "recorder":
+                self._recorder_said.append((time.monotonic(), status.message))
 
     async def _ask(self, client: Any, request: Any) -> Any:
         answer = await self.call(client, request, self.parameters.answer_timeout_s)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import Any
 
 from dexpie_ros.config import config
+from dexpie_ros.control import keys
+from dexpie_ros.control.keys import Action
+from dexpie_ros.control.modes import Answer
+from dexpie_ros.control.retargeting import RetargetingConfig
 from dexpie_ros.control.teleop import Teleop, TeleopConfig
+from dexpie_ros.devices import calibration
 from dexpie_ros.messages import read_pose, read_robot_state, stamp_ns
 from dexpie_ros.nodes.base import OK, WARN, ContractNode
 from dexpie_ros.nodes.observations import ObservationBuffer
@@ -22,6 +28,21 @@ class TeleopParameters:
     lockstep: bool = False
     """True in simulation: one command for every control step, when all its inputs are here."""
     teleop: TeleopConfig = TeleopConfig()
+    glove_calibration: str = ""
+    """file of `dexpie calibrate glove`; replaces teleop.retargeting"""
+    tracker_calibration: str = ""
+    """file of `dexpie calibrate tracker`; replaces teleop.mounting_quaternion"""
+
+    def calibrated(self) -> TeleopConfig:
+        """The settings with the calibrations; ConfigError where a file is of another device."""
+        settings, glove, tracker = self.teleop, self.glove_calibration, self.tracker_calibration
+        if glove:
+            found = calibration.load(glove, "glove", RetargetingConfig, settings.side)
+            settings = dataclasses.replace(settings, retargeting=found)
+        if tracker:
+            mounting = calibration.load(tracker, "tracker", calibration.TrackerMounting)
+            settings = calibration.applied(settings, mounting)
+        return settings
 
 
 class TeleopNode(ContractNode):
@@ -30,7 +51,7 @@ class TeleopNode(ContractNode):
     def __init__(self) -> None:
         super().__init__("teleop")
         self.parameters = declare_config(self, TeleopParameters)
-        self._teleop = Teleop(self.parameters.teleop)
+        self._teleop = Teleop(self.parameters.calibrated())
         self._robot = ObservationBuffer(needs_objects=False)
         self._tracker: dict[int, Any] = {}
         self._glove_stamp = 0
@@ -41,7 +62,10 @@ class TeleopNode(ContractNode):
         self.subscribe("/arm/tcp_pose", lambda m: self._measured("tcp", m))
         self.subscribe("/teleop/tracker", self._on_tracker)
         self.subscribe("/teleop/glove", self._on_glove)
+        self._held = True
         self.serve("/teleop/calibrate", self._serve_calibrate)
+        self.serve("/teleop/clutch", self._serve_clutch)
+        self.subscribe("/intervention/key", self._on_key)
         self.report_diagnostics(self._diagnose)
 
     def _measured(self, stream: str, message: Any) -> None:
@@ -90,18 +114,38 @@ class TeleopNode(ContractNode):
                 self.messages.control_command(stamp, follower, frame=TRACKER_WORLD)
             )
 
-    def _serve_calibrate(self, _request: Any, response: Any) -> Any:
+    def _calibrate(self) -> Answer:
         """The operator's wrist is aligned with the robot's now."""
         robot = self._robot.newest(read_robot_state)
-        response.success = robot is not None
         if robot is None:
-            response.message = f"no measurement of the robot: {self._robot.missing()}"
-            return response
+            return False, f"no measurement of the robot: {self._robot.missing()}"
         try:
             self._teleop.calibrate(robot.robot)
         except ValueError as error:
-            response.success, response.message = False, str(error)
+            return False, str(error)
+        return True, "aligned"
+
+    def _clutch(self) -> Answer:
+        self._held = not self._held
+        self._teleop.clutch(self._held)
+        return True, "follows again" if self._held else "let go: the follower stands still"
+
+    def _serve_calibrate(self, _request: Any, response: Any) -> Any:
+        response.success, response.message = self._calibrate()
         return response
+
+    def _serve_clutch(self, _request: Any, response: Any) -> Any:
+        response.success, response.message = self._clutch()
+        return response
+
+    def _on_key(self, message: Any) -> None:
+        action, _ = keys.resolve(message.data, episode_running=True)
+        if action is Action.CALIBRATE:
+            accepted, why = self._calibrate()
+            if not accepted:
+                self.get_logger().warning(f"not calibrated: {why}")
+        elif action is Action.CLUTCH:
+            self._clutch()
 
     def _diagnose(self) -> tuple[int, str, dict[str, object]]:
         lost = self._teleop.lost(None if self.parameters.lockstep else self.now_ns())

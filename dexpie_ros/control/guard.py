@@ -1,0 +1,111 @@
+"""What is checked before every control step of a robot that is not in lockstep.
+
+Streams that are silent, a session that is gone, a policy server that does not keep up, a second node
+that commands the arm, drivers that report a stop. Pure: the arbiter's node feeds arrivals and asks.
+Times are of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from pydantic import Field
+
+from dexpie_ros.config import config
+from dexpie_ros.control.modes import Modes
+from dexpie_ros.control.session import EMERGENCY_STOP, PROTECTIVE_STOP
+from dexpie_ros.control.staleness import StalenessMonitor, StreamConfig, StreamStatus
+from dexpie_ros.control.types import Mode
+
+ARM, TCP, HAND = "/arm/joint_states", "/arm/tcp_pose", "/hand/joint_states"
+POLICY, SESSION = "/policy/status", "session"
+ERROR = 2
+"""Level of a diagnostic status."""
+REMEMBERED = 250
+"""Own commands that are known again: ten seconds."""
+
+
+@config
+class GuardConfig:
+    """How long what the arbiter lives on may be silent, s."""
+
+    arm_s: float = Field(0.1, gt=0)
+    """joints and TCP; older than this and the robot holds"""
+    hand_s: float = Field(0.2, gt=0)
+    policy_s: float = Field(0.4, gt=0)
+    """heartbeat of the policy server, while the policy drives"""
+    session_s: float = Field(4.0, ge=0)
+    """heartbeat of the session node (once a second); 0: not needed"""
+
+
+class Guard:
+    """Holds the arbiter while something is missing, and lets it go on."""
+
+    def __init__(self, settings: GuardConfig | None = None) -> None:
+        use = settings or GuardConfig()
+        streams = [
+            StreamConfig(ARM, use.arm_s),
+            StreamConfig(TCP, use.arm_s),
+            StreamConfig(HAND, use.hand_s),
+            StreamConfig(POLICY, use.policy_s, needed=False),
+        ]
+        if use.session_s:
+            streams.append(StreamConfig(SESSION, use.session_s))
+        self._monitor = StalenessMonitor(streams)
+        self._watched = {stream.name for stream in streams}
+        self._sent: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._holding = False
+
+    def seen(self, stream: str, now_ns: int, age_ns: int = 0) -> None:
+        """A message of ``stream`` arrived whose content is ``age_ns`` old; unknown ones are ignored."""
+        if stream in self._watched:
+            self._monitor.seen(stream, now_ns - max(0, age_ns))
+
+    def check(self, arbiter: Modes, now_ns: int, policy: bool = True) -> str:
+        """Before every step, and while none can be made: hold or go on; what is missing, or "".
+
+        ``policy`` False: what drives in POLICY is not the policy server (the way home).
+        """
+        problem = self._monitor.problem(now_ns)
+        if problem:
+            arbiter.hold(problem)
+            self._holding = True
+        elif self._holding:
+            arbiter.resume()
+            self._holding = False
+        if policy and arbiter.mode in (Mode.POLICY, Mode.HANDING_BACK):
+            silent = self.policy_silence(now_ns)
+            if silent:
+                arbiter.policy_lost(silent)
+        return problem
+
+    def policy_silence(self, now_ns: int) -> str:
+        """Why the policy cannot drive, or ""."""
+        if self._monitor.fresh(POLICY, now_ns):
+            return ""
+        return "the policy server is silent or lacks observations; holding, takeover is possible"
+
+    def status(self, now_ns: int) -> tuple[StreamStatus, ...]:
+        """Every stream that is watched."""
+        return self._monitor.status(now_ns)
+
+    def sent(self, time_ns: int, tick: int) -> None:
+        """This arbiter published the command of that step."""
+        self._sent[(time_ns, tick)] = None
+        if len(self._sent) > REMEMBERED:
+            self._sent.popitem(last=False)
+
+    def is_own(self, time_ns: int, tick: int) -> bool:
+        """Whether a command that was heard is this arbiter's; any other means a second writer."""
+        return (time_ns, tick) in self._sent
+
+
+def fault_of_status(name: str, level: int, message: str) -> str:
+    """The fault that a driver's diagnostic status stands for, or ""; labels follow from its text."""
+    if level < ERROR or not name.startswith(("arm", "hand", "simulated_cell")):
+        return ""
+    text = message.lower()
+    for known in (PROTECTIVE_STOP, EMERGENCY_STOP):
+        if known in text:
+            return f"{known}: {name}: {message}"
+    return ""

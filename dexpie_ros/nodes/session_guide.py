@@ -1,0 +1,178 @@
+"""Leads a person through a session: carries out what `control.SessionFlow` orders.
+
+Keys arrive as services (the keyboard, the web page) or events (a pedal); prompts, quotas and the
+picture of the start to be restored go out on /session/plan.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rclpy.clock import Clock, ClockType
+
+from dexpie_ros.control import keys
+from dexpie_ros.control.keys import Action
+from dexpie_ros.control.session import Finished, label_of_fault
+from dexpie_ros.control.session_flow import Begin, Discard, End, GoHome, Order, Phase, SessionFlow
+from dexpie_ros.control.types import Mode
+from dexpie_ros.episodes.episode import EpisodeError
+from dexpie_ros.episodes.start_picture import start_picture
+from dexpie_ros.nodes.base import interface
+
+if TYPE_CHECKING:
+    from dexpie_ros.nodes.session import Session
+
+SERVED = (Action.START, Action.RE_RECORD, Action.NEXT_STAGE, Action.QUIT)
+ACTIONS = (*SERVED, Action.SUCCESS, Action.FAILURE)
+"""Those that are the session's business."""
+
+
+class SessionGuide:
+    """Part of the session node; not for use alone."""
+
+    def __init__(self, node: Session, flow: SessionFlow) -> None:
+        self._node, self.flow = node, flow
+        self._episode_id = ""
+        self._directories: dict[str, Path] = {}
+        self._publisher = node.publisher("/session/plan")
+        for action in SERVED:
+            node.serve(keys.SERVICES[action], self._server(action))
+        node.subscribe("/intervention/key", self._on_key)
+        node.subscribe("/intervention/state", self._on_arbiter)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(0.5, self._on_time, clock=steady)
+        self.announce()
+
+    def announce(self) -> None:
+        """Say where the session is."""
+        flow, assignment = self.flow, self.flow.assignment
+        said = {
+            "phase": flow.phase.value,
+            "prompt": flow.prompt,
+            "assignment": vars(assignment) if assignment is not None else None,
+            "picture": self._picture(assignment.same_start_as) if assignment is not None else "",
+            "progress": [
+                {"name": s.name, "have": s.have, "wanted": s.wanted} for s in flow.plan.progress()
+            ],
+        }
+        self._publisher.publish(self._node.messages.text(json.dumps(said)))
+
+    def ended(self, episode: Finished, directory: str, discarded: bool) -> list[Order]:
+        """The node ended an episode, whoever asked for it."""
+        if directory:
+            self._directories[episode.episode_id] = Path(directory)
+        if episode.episode_id != self._episode_id:
+            return []
+        self._episode_id = ""
+        return self.flow.ended(None if discarded else episode)
+
+    async def carry_out(self, orders: Sequence[Order]) -> None:
+        """One order after the other, with those that follow from them."""
+        waiting = deque(orders)
+        self.announce()
+        while waiting:
+            waiting.extend(await self._carry_out(waiting.popleft()))
+            self.announce()
+
+    def later(self, orders: Sequence[Order]) -> None:
+        """Carry out from a callback that cannot wait."""
+        if orders and self._node.executor is not None:
+            self._node.executor.create_task(self.carry_out, orders)
+        else:
+            self.announce()
+
+    async def _carry_out(self, order: Order) -> list[Order]:
+        if isinstance(order, GoHome):
+            home, why = await self._node.go_home()
+            return self.flow.homed() if home else self.flow.not_home(why)
+        if isinstance(order, Begin):
+            return await self._begin(order)
+        if isinstance(order, End):
+            ended, why, _ = await self._node.end_episode(order.outcome, order.cause, order.discard)
+            if not ended:
+                self._node.get_logger().error(f"the episode did not end cleanly: {why}")
+            return []
+        if isinstance(order, Discard):
+            self._discard(order.episode_id)
+        return []
+
+    async def _begin(self, order: Begin) -> list[Order]:
+        a = order.assignment
+        request = interface("dexpie_msgs/srv/StartEpisode").Request(
+            kind=a.kind,
+            stage=a.stage,
+            seed=a.seed,
+            pair_id=a.pair_id,
+            policy_id="" if a.kind == "demonstration" else self._node.parameters.policy_directory,
+            note_json=json.dumps({"same_start_as": a.same_start_as}) if a.same_start_as else "",
+        )
+        started, why = await self._node.start_episode(request)
+        if not started:
+            return self.flow.refused(why)
+        self._episode_id = request.episode_id
+        return self.flow.begun(self._node.now_ns())
+
+    def _discard(self, episode_id: str) -> None:
+        directory = self._directories.pop(episode_id, None)
+        if directory is None:
+            directory = Path(self._node.parameters.directory) / episode_id
+        if (directory / "metadata.yaml").is_file():
+            shutil.rmtree(directory)
+
+    def _server(self, action: Action) -> Any:
+        async def serve(_request: Any, response: Any) -> Any:
+            phase, prompt = self.flow.phase, self.flow.prompt
+            orders = self.flow.on_action(action)
+            await self.carry_out(orders)
+            response.success = bool(orders) or (phase, prompt) != (
+                self.flow.phase,
+                self.flow.prompt,
+            )
+            response.message = self.flow.prompt
+            if not response.success:
+                response.message = f"not now, the session is {phase.value}: {prompt}"
+            return response
+
+        return serve
+
+    def _on_key(self, message: Any) -> None:
+        if self.flow.phase is Phase.ASKING_CAUSE and keys.cause_of(message.data):
+            self.later(self.flow.on_digit(message.data))
+            return
+        action, _ = keys.resolve(message.data, self._node.running)
+        if action not in ACTIONS or action is None:
+            return  # the arbiter's or nobody's
+        if self._node.running and not self.flow.running and action is Action.SUCCESS:
+            self.later([End("success")])  # somebody else started it
+        else:
+            self.later(self.flow.on_action(action))
+
+    def _on_arbiter(self, message: Any) -> None:
+        """An episode that meets a fault is over, and labelled by what happened."""
+        if Mode(message.mode) is not Mode.FAULT or not self._node.running:
+            return
+        orders = self.flow.fault(message.reason)
+        self.later(orders or [End(*label_of_fault(message.reason))])
+
+    def _on_time(self) -> None:
+        orders = self.flow.tick(self._node.now_ns())
+        if orders:
+            self.later(orders)
+        elif self._node.running and (lost := self._node.recorder_lost()):
+            self.later([End("aborted", lost)])
+
+    def _picture(self, episode_id: str) -> str:
+        if not episode_id:
+            return ""
+        directory = Path(self._node.parameters.directory) / episode_id
+        try:
+            picture = start_picture(self._directories.get(episode_id, directory))
+        except (EpisodeError, OSError, ValueError) as error:
+            self._node.get_logger().warning(f"no picture of the start: {error}")
+            return ""
+        return str(picture) if picture is not None else ""
