@@ -51,9 +51,13 @@ def test_paper_calls_every_demonstration_optimal(critic: Critic) -> None:
 
 def test_a_pause_is_worse_than_progress(critic: Critic) -> None:
     labels = label(critic, EPISODES, LabelConfig())
-    found = {a.event: a for a in event_aucs(EPISODES, [item.advantage for item in labels])}
+    found = {
+        a.event: a for a in event_aucs(EPISODES, [i.advantage for i in labels], AdvantageConfig())
+    }
     assert set(found) == {"pause", "bad_ahead"}
     assert found["pause"].auc.value > 0.8
+    # 24 steps of pause and a window of 24: its last steps look ahead to progress
+    assert found["pause"].auc.value <= found["pause"].ceiling + 0.02 < 1.0
     assert found["pause"].steps == 6 * 24 and found["pause"].episodes == 6
 
 

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dexpie_ros.critic.advantage import AdvantageConfig, advantages
 from dexpie_ros.critic.metrics import Estimate, auroc, episode_bootstrap
+from dexpie_ros.critic.returns import ReturnConfig, stream
 from dexpie_ros.episodes.episode import Episode
 
 OK, UNLABELLED = "ok", ""
@@ -59,31 +61,51 @@ class EventAuc:
     steps: int
     episodes: int
     auc: Estimate
+    ceiling: float
+    """What a perfect critic reaches with this window: one that knows which steps make progress."""
 
 
 def event_aucs(
-    episodes: Sequence[Episode], advantages: Sequence[NDArray[np.float64]]
+    episodes: Sequence[Episode],
+    gained: Sequence[NDArray[np.float64]],
+    settings: AdvantageConfig,
 ) -> tuple[EventAuc, ...]:
     """AUC of good against each kind of event, over the episodes that hold labels.
+
+    ``gained`` are advantages (T_i,) made with ``settings``.
 
     ``bad_ahead`` compares steps before nearly clean windows (< 10 % events within the next
     `LOOKAHEAD` steps) with steps before mostly bad ones (> 50 %): the advantage looks ahead too.
     """
     labelled = [
         (names, np.asarray(a, np.float64))
-        for episode, a in zip(episodes, advantages, strict=True)
+        for episode, a in zip(episodes, gained, strict=True)
         if (names := event_labels(episode)) is not None
     ]
     if not labelled:
         return ()
+    oracle = [_oracle(names, settings) for names, _ in labelled]
     kinds = sorted({str(n) for names, _ in labelled for n in np.unique(names)} - {OK, UNLABELLED})
-    out = [_auc(kind, [(names == OK, names == kind, a) for names, a in labelled]) for kind in kinds]
-    ahead = [
-        (_share_ahead(~np.isin(names, (OK, UNLABELLED))), names != UNLABELLED, a)
-        for names, a in labelled
-    ]
-    out.append(_auc("bad_ahead", [((s < 0.1) & on, (s > 0.5) & on, a) for s, on, a in ahead]))
+    out = []
+    for kind in kinds:
+        masks = [(names == OK, names == kind) for names, _ in labelled]
+        out.append(_auc(kind, masks, [a for _, a in labelled], oracle))
+    masks = []
+    for names, _ in labelled:
+        share = _share_ahead(~np.isin(names, (OK, UNLABELLED)))
+        said = names != UNLABELLED
+        masks.append(((share < 0.1) & said, (share > 0.5) & said))
+    out.append(_auc("bad_ahead", masks, [a for _, a in labelled], oracle))
     return tuple(out)
+
+
+def _oracle(names: NDArray[np.str_], settings: AdvantageConfig) -> NDArray[np.float64]:
+    """Advantages (T,) from the value of a critic that counts the steps of progress still to come."""
+    good = np.isin(names, (OK, UNLABELLED))
+    returns = ReturnConfig(scaling="clip", max_steps=len(names))
+    ahead = np.cumsum(good[::-1])[::-1] - good
+    rewards = stream(len(names), True, np.zeros(len(names), bool), returns)
+    return advantages(-ahead * returns.step_cost, rewards, settings, returns)
 
 
 def _share_ahead(bad: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -94,13 +116,17 @@ def _share_ahead(bad: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def _auc(
     event: str,
-    parts: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]],
+    masks: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]],
+    gained: Sequence[NDArray[np.float64]],
+    oracle: Sequence[NDArray[np.float64]],
 ) -> EventAuc:
-    scores = [a[good | bad] for good, bad, a in parts]
-    truth = [good[good | bad].astype(np.float64) for good, bad, _ in parts]
+    truth = [good[good | bad].astype(np.float64) for good, bad in masks]
+    scores = [a[good | bad] for a, (good, bad) in zip(gained, masks, strict=True)]
+    best = [a[good | bad] for a, (good, bad) in zip(oracle, masks, strict=True)]
     return EventAuc(
         event,
-        sum(int(bad.sum()) for _, bad, _ in parts),
-        sum(bool(bad.any()) for _, bad, _ in parts),
+        sum(int(bad.sum()) for _, bad in masks),
+        sum(bool(bad.any()) for _, bad in masks),
         episode_bootstrap(auroc, scores, truth),
+        auroc(np.concatenate(best), np.concatenate(truth)),
     )

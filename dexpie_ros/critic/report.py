@@ -68,9 +68,9 @@ class CriticReport:
         ]
         lines += ["", f"failed corrections: {self.failed_corrections} of {self.corrections}"]
         if self.events:
-            lines += ["", f"{'good against':<14}{'steps':>8}{'AUC':>7}  95 %"]
+            lines += ["", f"{'good against':<14}{'steps':>8}{'AUC':>7}  {'95 %':<12}at best"]
             lines += [
-                f"{e.event:<14}{e.steps:>8}{e.auc.value:>7.2f}  {e.auc.low:.2f}..{e.auc.high:.2f}"
+                f"{e.event:<14}{e.steps:>8}{e.auc.value:>7.2f}  {e.auc.low:.2f}..{e.auc.high:.2f}  {e.ceiling:.2f}"
                 for e in self.events
             ]
         lines += ["", *(f"WARNING: {w}" for w in self.warnings)]
@@ -98,7 +98,7 @@ def critic_report(
     idle = settings.advantage.window * returns.step_cost
     corrected = [e for e in episodes if e.info.kind != "demonstration" and e.human.any()]
     failed = sum(not e.success for e in corrected)
-    events = event_aucs(episodes, gained)
+    events = event_aucs(episodes, gained, settings.advantage)
     return CriticReport(
         metrics=critic.metrics,
         advantage_quantiles=quantiles,

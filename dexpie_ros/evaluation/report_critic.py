@@ -88,13 +88,18 @@ def _events(report: CriticReport) -> str:
             f"{e.steps:,}",
             str(e.episodes),
             f"{e.auc.value:.2f} <span class=note>[{e.auc.low:.2f}, {e.auc.high:.2f}]</span>",
+            f"{e.ceiling:.2f}",
         ]
         for e in report.events
     ]
     return (
         "<h3>Can advantages tell good steps from known mistakes?</h3>"
-        '<p class="note">Event labels come from the simulator; 1 is perfect, 0.5 is chance.</p>'
-        + html.table(["good against", "steps", "episodes", "AUC, 95 %"], rows, (1, 2, 3))
+        '<p class="note">Event labels come from the simulator; 0.5 is chance. At best: '
+        "a perfect critic "
+        "with the same window, which cannot tell the last step of a pause from progress.</p>"
+        + html.table(
+            ["good against", "steps", "episodes", "AUC, 95 %", "at best"], rows, (1, 2, 3, 4)
+        )
     )
 
 
