@@ -58,12 +58,18 @@ EXTRAS = {
         "h5py>=3.8,<4",  # robomimic, the authors' HDF5
         "zarr>=2.16,<4",  # the authors' Zarr
     ],
+    # The page of `dexpie web`.
+    "web": [
+        "starlette>=0.40,<2",
+        "uvicorn>=0.30,<1",
+    ],
     "dev": [
         "pytest>=8,<10",
         "pytest-timeout>=2.3,<3",
         "hypothesis>=6.100,<7",
         "ruff>=0.9,<1",
         "mypy>=1.11,<3",
+        "playwright>=1.40,<2",  # drives the system's chromium in the tests of the page
     ],
 }
 

@@ -23,6 +23,7 @@ from dexpie_ros.evaluation.commands import (
     add_label,
 )
 from dexpie_ros.training.commands import add_actor
+from dexpie_ros.web import commands as web_commands
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -187,6 +188,7 @@ _GROUPS = (
     _add_evaluate,
     add_experiment,
     _add_policy,
+    web_commands.add_parser,
     bench.add_parser,
 )
 

@@ -1,0 +1,133 @@
+"""Addresses of the Live page. ROS is joined when somebody looks, and left when nobody does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from dexpie_ros.contract import CAMERAS
+
+if TYPE_CHECKING:
+    from dexpie_ros.web.live import LiveGraph
+
+IDLE_S = 20.0
+"""Nobody asked for so long: the subscriptions cost the graph nothing any more."""
+KINDS = ("demonstration", "deployment", "correction", "evaluation")
+OUTCOMES = ("success", "failure", "aborted")
+
+
+class LiveRoutes:
+    """Holds the one :class:`~dexpie_ros.web.live.LiveGraph`, if there is one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._graph: LiveGraph | None = None
+        self._asked = 0.0
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/api/live/state", self.state),
+            Route("/api/live/picture", self.picture),
+            Route("/api/live/command", self.command, methods=["POST"]),
+        ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Leaves the graph when nobody looks, and when the server ends."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._leave_when_idle)
+            yield
+            tasks.cancel_scope.cancel()
+        await anyio.to_thread.run_sync(self.leave)
+
+    async def _leave_when_idle(self) -> None:
+        while True:
+            await anyio.sleep(2.0)
+            if self._graph is not None and time.monotonic() - self._asked > IDLE_S:
+                await anyio.to_thread.run_sync(self.leave)
+
+    def leave(self) -> None:
+        """Free everything of ROS."""
+        with self._lock:
+            graph, self._graph = self._graph, None
+        if graph is not None:
+            graph.stop()
+
+    def join(self) -> LiveGraph:
+        """The graph, joined now if need be. ImportError where there is no ROS 2."""
+        self._asked = time.monotonic()
+        with self._lock:
+            if self._graph is None:
+                from dexpie_ros.web.live import LiveGraph
+
+                self._graph = LiveGraph()
+            return self._graph
+
+    def state(self, request: Request) -> Response:
+        try:
+            return JSONResponse({"ros": True, **self.join().state()})
+        except ImportError as error:
+            return JSONResponse(
+                {
+                    "ros": False,
+                    "reason": f"ROS 2 cannot be imported here ({error}): source its setup.bash, or "
+                    "install the wheels, then start `dexpie web` again",
+                }
+            )
+
+    def picture(self, request: Request) -> Response:
+        camera = request.query_params.get("camera", "")
+        with self._lock:
+            graph = self._graph
+        jpeg = graph.picture(camera) if graph is not None and camera in CAMERAS else None
+        if jpeg is None:
+            return JSONResponse({"error": f"no picture of camera {camera!r:.40}"}, 404)
+        return Response(jpeg, media_type="image/jpeg")
+
+    async def command(self, request: Request) -> Response:
+        body = await request.body()
+        try:
+            values = json.loads(body) if len(body) < 10_000 else None
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            return JSONResponse({"error": "the request is no JSON object"}, 422)
+        return await anyio.to_thread.run_sync(self._command, values)
+
+    def _command(self, values: dict[str, Any]) -> Response:
+        try:
+            graph = self.join()
+            from dexpie_ros.web.live import LiveError
+        except ImportError as error:
+            return JSONResponse({"error": f"ROS 2 cannot be imported here ({error})"}, 409)
+        action, texts = values.get("action"), {}
+        for key in ("outcome", "cause", "kind", "stage", "policy"):
+            text = values.get(key, "")
+            if not isinstance(text, str) or len(text) > 200:
+                return JSONResponse({"error": f"{key}: expected a short text"}, 422)
+            texts[key] = text
+        try:
+            if action == "take":
+                said = graph.take_over(force=values.get("force") is True)
+            elif action == "give":
+                said = graph.give_back()
+            elif action == "end" and texts["outcome"] in OUTCOMES:
+                said = graph.end(texts["outcome"], texts["cause"])
+            elif action == "start" and texts["kind"] in KINDS:
+                said = graph.start(texts["kind"], texts["stage"], texts["policy"])
+            else:
+                return JSONResponse({"error": f"no such command: {action!r:.40}"}, 422)
+        except LiveError as error:
+            return JSONResponse({"error": str(error)}, 409)
+        return JSONResponse({"message": said or "done"})

@@ -1,0 +1,193 @@
+// The table of episodes: filtered and sorted here, so that a filter costs no request.
+
+import { address, get } from "./api.js";
+import { choice, field, h, replace } from "./dom.js";
+import { bind } from "./keys.js";
+import { day, link, minutes, outcome, percent, policy } from "./words.js";
+
+const AT_ONCE = 60;
+const TEXTS = ["task", "stage", "kind", "policy", "outcome"];
+const COLUMNS = [
+  ["id", "Episode"], ["outcome", "Outcome"], ["kind", "Kind"], ["stage", "Task, stage"],
+  ["policy", "Policy"], ["seconds", "Length"], ["human", "Operator"], ["flags", "Quality"],
+  ["created", "Recorded"],
+];
+
+export async function show(main, query) {
+  const list = await get("/api/episodes");
+  new Table(main, list, query);
+}
+
+class Table {
+  constructor(main, list, query) {
+    this.all = list.episodes;
+    this.wanted = Object.fromEntries(query);
+    this.sorted = { by: query.get("sort") || "created", down: query.get("down") === "1" };
+    this.totals = h("div", { class: "totals", "aria-live": "polite" });
+    this.body = h("tbody");
+    this.head = h("tr");
+    this.more = h("div", { class: "more" });
+    replace(main,
+      h("h1", {}, "Episodes"),
+      h("p", { class: "note" }, list.root),
+      this.filters(), this.totals,
+      h("div", { class: "scroll", tabIndex: 0, role: "region", ariaLabel: "Table of episodes" },
+        h("table", { class: "episodes" }, h("thead", {}, this.head), this.body)),
+      this.more);
+    this.watch = new IntersectionObserver((seen) => {
+      if (seen.some((item) => item.isIntersecting)) this.extend();
+    }, { rootMargin: "600px" });
+    this.watch.observe(this.more);
+    bind([
+      ["/", "search", () => this.search.focus()],
+      [["ArrowDown", "j"], "next row", () => this.move(1)],
+      [["ArrowUp", "k"], "row before", () => this.move(-1)],
+      ["Enter", "open the row", () => this.body.querySelector("a")?.click()],
+      ["x", "clear all filters", () => this.clear()],
+    ]);
+    this.update();
+  }
+
+  filters() {
+    const set = (key) => (value) => { this.wanted[key] = value; this.update(); };
+    this.search = h("input", {
+      type: "search", value: this.wanted.text || "", placeholder: "id, cause, policy",
+      oninput: () => set("text")(this.search.value) });
+    const controls = [field("Search", this.search, "/")];
+    for (const key of TEXTS) {
+      const values = [...new Set(this.all.filter((row) => row.status !== "broken").map((row) => row[key]))].sort();
+      const name = { outcome: (v) => v || "not judged", policy }[key] || ((v) => v);
+      const options = [["*", "any"], ...values.map((v) => [v, name(v) || "none"])];
+      controls.push(field(key[0].toUpperCase() + key.slice(1), choice(options, this.wanted[key] ?? "*", set(key))));
+    }
+    const flags = [...new Set(this.all.flatMap((row) => row.flags.map(([word]) => word)))].sort();
+    controls.push(
+      field("Quality", choice([["*", "any"], ["-", "no remarks"], ["+", "any remark"],
+        ...flags.map((word) => [word, word])], this.wanted.flag ?? "*", set("flag"))),
+      field("Excluded", choice([["*", "any"], ["no", "from nothing"], ["critic", "from the critic"],
+        ["actor", "from the actor"]], this.wanted.excluded ?? "*", set("excluded"))));
+    const share = (key, text, initial) => {
+      const input = h("input", { type: "number", min: 0, max: 100, value: this.wanted[key] ?? initial,
+        oninput: () => set(key)(input.value) });
+      return field(text, input);
+    };
+    controls.push(share("least", "Operator at least, %", ""), share("most", "at most, %", ""));
+    controls.push(h("button", { type: "button", class: "quiet clear", onclick: () => this.clear() }, "Clear"));
+    return h("form", { class: "filters", role: "search", ariaLabel: "Filter episodes", onsubmit: (e) => e.preventDefault() },
+      controls);
+  }
+
+  clear() {
+    location.href = "/";
+  }
+
+  matches(row) {
+    const w = this.wanted;
+    const any = (value) => value === undefined || value === "*" || value === "";
+    for (const key of TEXTS) {
+      if (w[key] !== undefined && w[key] !== "*" && row[key] !== w[key]) return false;
+    }
+    if (w.text) {
+      const where = [row.id, row.cause, row.policy, row.pair, row.name, row.error].join(" ").toLowerCase();
+      if (!w.text.toLowerCase().split(/\s+/).every((word) => where.includes(word))) return false;
+    }
+    const words = row.flags.map(([word]) => word);
+    if (w.flag === "-" && words.length) return false;
+    if (w.flag === "+" && !words.length) return false;
+    if (!any(w.flag) && !["-", "+"].includes(w.flag) && !words.includes(w.flag)) return false;
+    if (w.excluded === "no" && !(row.critic && row.actor)) return false;
+    if (w.excluded === "critic" && row.critic) return false;
+    if (w.excluded === "actor" && row.actor) return false;
+    if (w.least && 100 * row.human < Number(w.least)) return false;
+    if (w.most && 100 * row.human > Number(w.most)) return false;
+    return true;
+  }
+
+  update() {
+    const { by, down } = this.sorted;
+    const value = (row) => (by === "flags" ? row.flags.length : by === "stage" ? `${row.task} ${row.stage}` : row[by]);
+    const order = (a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (down ? -1 : 1);
+    this.rows = this.all.filter((row) => this.matches(row)).sort(order);
+    const kept = Object.entries(this.wanted).filter(([, v]) => v !== "*" && v !== "");
+    if (by !== "created" || down) kept.push(["sort", by], ["down", down ? "1" : "0"]);
+    const unique = new URLSearchParams(Object.fromEntries(kept));
+    history.replaceState(null, "", unique.size ? `?${unique}` : "/");
+    sessionStorage.setItem("list", JSON.stringify(this.rows.map((row) => row.name)));
+    this.drawHead();
+    this.drawTotals();
+    this.shown = 0;
+    this.body.replaceChildren();
+    this.extend();
+  }
+
+  drawHead() {
+    const { by, down } = this.sorted;
+    replace(this.head, h("th", { scope: "col" }, h("span", { class: "unseen" }, "Last picture")),
+      COLUMNS.map(([key, text]) => h("th", { scope: "col", "aria-sort": by === key ? (down ? "descending" : "ascending") : null },
+        h("button", { type: "button", class: "sort", onclick: () => {
+          this.sorted = { by: key, down: by === key && !down };
+          this.update();
+          this.head.querySelectorAll("button")[COLUMNS.findIndex(([k]) => k === key)].focus();
+        } }, text, by === key ? h("span", { "aria-hidden": "true" }, down ? " ↓" : " ↑") : null))));
+  }
+
+  drawTotals() {
+    const cell = (title, rows) => {
+      const good = rows.filter((row) => row.outcome === "success").length;
+      const bad = rows.filter((row) => row.outcome === "failure").length;
+      const seconds = rows.reduce((sum, row) => sum + row.seconds, 0);
+      const human = rows.reduce((sum, row) => sum + row.seconds * row.human, 0);
+      return h("div", { class: "total" }, h("strong", {}, `${rows.length}`), ` ${title}`,
+        h("span", { class: "note" }, `${good} of ${good + bad} succeeded · ${minutes(seconds)} · operator ${
+          seconds ? percent(human / seconds) : "–"}`));
+    };
+    const kinds = [...new Set(this.rows.map((row) => row.kind))].filter(Boolean);
+    const all = this.rows.length === this.all.length ? "episodes" : `of ${this.all.length} episodes`;
+    const broken = this.rows.filter((row) => row.status === "broken").length;
+    replace(this.totals, cell(all, this.rows), kinds.length > 1
+      ? kinds.map((kind) => cell(kind, this.rows.filter((row) => row.kind === kind))) : [],
+    broken ? h("div", { class: "total" }, h("strong", {}, `${broken}`), " broken") : null);
+  }
+
+  extend() {
+    const next = this.rows.slice(this.shown, this.shown + AT_ONCE);
+    this.body.append(...next.map(line));
+    this.shown += next.length;
+    this.more.textContent = this.shown < this.rows.length
+      ? `${this.rows.length - this.shown} more below` : this.rows.length ? "" : "No episode fits the filters.";
+    if (this.shown < this.rows.length) {
+      // Observed anew, or a sentinel that stays in sight would not report again.
+      this.watch.unobserve(this.more);
+      this.watch.observe(this.more);
+    }
+  }
+
+  move(by) {
+    const links = [...this.body.querySelectorAll("a.name")];
+    const at = links.indexOf(document.activeElement);
+    if (at + by >= links.length - 1) this.extend();
+    links[Math.max(0, Math.min(links.length - 1, at + by))]?.focus();
+  }
+}
+
+function line(row) {
+  const broken = row.status === "broken";
+  const picture = broken ? h("span", { class: "no-picture" }, "broken") : h("img", {
+    src: address("/api/thumbnail", { episode: row.name }), loading: "lazy", decoding: "async", alt: "",
+    width: 72, height: 54, onerror: (event) => event.target.replaceWith(h("span", { class: "no-picture" }, "no picture")) });
+  const excluded = [["critic", row.critic], ["actor", row.actor]].filter(([, used]) => !used);
+  return h("tr", { class: broken ? "broken" : "" },
+    h("td", {}, picture),
+    h("td", {}, h("a", { class: "name", href: link(row.name) }, row.id),
+      row.pair ? h("a", { class: "below note", href: `/compare?${new URLSearchParams({ pair: row.pair })}` }, `pair ${row.pair}`) : null,
+      broken ? h("span", { class: "below bad" }, row.error) : null),
+    h("td", {}, broken ? "" : outcome(row.outcome, row.cause),
+      excluded.length ? h("span", { class: "below note" }, `not for ${excluded.map(([n]) => n).join(", ")}`) : null),
+    h("td", {}, row.kind),
+    h("td", {}, [row.task, row.stage].filter(Boolean).join(", ")),
+    h("td", { title: row.policy }, policy(row.policy)),
+    h("td", { class: "number" }, broken ? "" : `${row.seconds.toFixed(1)} s`),
+    h("td", { class: "number" }, broken ? "" : percent(row.human)),
+    h("td", {}, row.flags.map(([word, story]) => h("span", { class: "flag", title: story }, word))),
+    h("td", { class: "note" }, day(row.created)));
+}

@@ -1,0 +1,224 @@
+// One time axis under the pictures: bands and curves, one lane each. SVG in units of seconds, so
+// that the browser stretches it; colours come from the style sheet.
+
+import { h, s } from "./dom.js";
+
+const HEIGHT = 100;
+
+export class Timeline {
+  constructor(series, player, tag) {
+    this.series = series;
+    this.player = player;
+    this.view = [0, player.total];
+    this.cursor = h("div", { class: "cursor" });
+    this.rows = h("div", { class: "lanes" });
+    this.axis = h("div", { class: "axis", "aria-hidden": "true" });
+    this.element = h("section", { class: "timeline", ariaLabel: "Curves over time" }, this.rows, this.axis);
+    this.label(tag);
+    player.addEventListener("step", () => this.move());
+    for (const type of ["pointerdown", "pointermove"]) this.rows.addEventListener(type, (event) => this.point(event));
+    new ResizeObserver(() => this.move()).observe(this.element);
+  }
+
+  label(tag) {
+    this.lanes = build(this.series, this.series.labels[tag]);
+    this.rows.replaceChildren(...this.lanes.map((lane) => lane.element), this.cursor);
+    this.zoom(1);
+  }
+
+  // The human segments or the stages were edited.
+  annotated(annotation) {
+    const bands = this.lanes.find((lane) => lane.name === "Driver");
+    bands.marks.replaceChildren(...marks(this.series, annotation));
+  }
+
+  zoom(factor) {
+    const total = this.player.total;
+    const wide = Math.max(1, Math.min(total, (this.view[1] - this.view[0]) * factor));
+    const now = this.player.seconds[this.player.step];
+    const start = Math.max(0, Math.min(total - wide, now - wide / 2));
+    this.view = wide >= total ? [0, total] : [start, start + wide];
+    for (const lane of this.lanes) lane.svg.setAttribute("viewBox", `${this.view[0]} 0 ${this.view[1] - this.view[0]} ${HEIGHT}`);
+    this.ticks();
+    this.move();
+  }
+
+  ticks() {
+    const wide = this.view[1] - this.view[0];
+    const every = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600].find((t) => wide / t <= 9) || 1200;
+    const times = [];
+    for (let t = Math.ceil(this.view[0] / every) * every; t <= this.view[1]; t += every) times.push(t);
+    this.axis.replaceChildren(...times.map((t) => {
+      const tick = h("span", {}, `${Number(t.toFixed(1))} s`);
+      tick.style.left = `${(100 * (t - this.view[0])) / wide}%`;
+      return tick;
+    }));
+  }
+
+  move() {
+    const step = this.player.step;
+    const time = this.player.seconds[step];
+    const wide = this.view[1] - this.view[0];
+    if (time < this.view[0] || time > this.view[1]) {
+      this.zoom(1);
+      return;
+    }
+    const first = this.lanes[0].svg;
+    this.cursor.style.left = `${first.parentElement.offsetLeft + (first.parentElement.clientWidth * (time - this.view[0])) / wide}px`;
+    for (const lane of this.lanes) lane.now.textContent = lane.read(step);
+  }
+
+  point(event) {
+    if (event.type === "pointermove" && !(event.buttons & 1)) return;
+    const plot = event.target.closest(".plot");
+    if (!plot) return;
+    if (event.type === "pointerdown" && event.button === 0) {
+      plot.setPointerCapture(event.pointerId);
+      event.preventDefault();
+    }
+    const box = plot.getBoundingClientRect();
+    const time = this.view[0] + ((event.clientX - box.left) / box.width) * (this.view[1] - this.view[0]);
+    this.player.toggle(false);
+    this.player.seek(this.player.at(time));
+  }
+}
+
+function lane(name, unit, description, content, read, legend = []) {
+  const svg = s("svg", { preserveAspectRatio: "none", role: "img", "aria-label": description }, content);
+  const now = h("span", { class: "now" });
+  const keys = legend.map(([style, text]) => h("span", { class: "key" }, h("i", { class: style }), text));
+  const element = h("div", { class: `lane lane-${name.split(" ")[0].toLowerCase()}` },
+    h("div", { class: "lane-name" }, h("strong", {}, name), unit ? ` ${unit}` : "", now, h("span", { class: "legend" }, keys)),
+    h("div", { class: "plot" }, svg));
+  return { name, svg, now, read, element };
+}
+
+// Where values lie within a lane; `range` covers all of them.
+function scale(columns, least = null, most = null) {
+  let low = least ?? Infinity;
+  let high = most ?? -Infinity;
+  for (const column of columns) {
+    for (const v of column) {
+      if (v === null) continue;
+      if (v < low) low = v;
+      if (v > high) high = v;
+    }
+  }
+  if (!(high > low)) { low = (Number.isFinite(low) ? low : 0) - 0.5; high = low + 1; }
+  const pad = 0.06 * (high - low);
+  return (v) => HEIGHT * (1 - (v - low + pad) / (high - low + 2 * pad));
+}
+
+function curve(x, values, y, style) {
+  let d = "";
+  let drawn = false;
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] === null) { drawn = false; continue; }
+    d += `${drawn ? "L" : "M"}${x[i]} ${y(values[i]).toFixed(2)}`;
+    drawn = true;
+  }
+  return s("path", { d, class: `curve ${style}` });
+}
+
+function level(value, y, total, style) {
+  return s("line", { x1: 0, x2: total, y1: y(value), y2: y(value), class: `level ${style}` });
+}
+
+export function runs(values) {
+  const found = [];
+  values.forEach((value, i) => {
+    const last = found[found.length - 1];
+    if (last && last.value === value) last.end = i + 1;
+    else found.push({ value, start: i, end: i + 1 });
+  });
+  return found;
+}
+
+function marks(series, annotation) {
+  const time = (step) => (step >= series.steps ? series.seconds[series.steps - 1] + series.step_s : series.seconds[step]);
+  const band = (start, end, style) => s("rect", { x: time(start), width: Math.max(0, time(end) - time(start)), y: 62, height: 38, class: style });
+  const human = annotation?.interventions
+    ? annotation.interventions.map(([a, b]) => band(a, b, "mark-human")) : [];
+  const stages = (annotation?.stages || []).map(([step]) => s("line", { x1: time(step), x2: time(step), y1: 0, y2: HEIGHT, class: "mark-stage" }));
+  return [...human, ...stages];
+}
+
+const fixed = (value, digits, unit = "") => (value === null || value === undefined ? "–" : `${value.toFixed(digits)}${unit}`);
+
+function build(series, labels) {
+  const { seconds: x, steps } = series;
+  const total = x[steps - 1] + series.step_s;
+  const end = (i) => (i >= steps ? total : x[i]);
+  const group = s("g", {});
+  const bands = runs(series.source).map(({ value, start, end: stop }) =>
+    s("rect", { x: x[start], width: end(stop) - x[start], y: 0, height: 56, class: `band source-${series.sources[value]}` }));
+  const flagged = runs(series.flagged).filter((run) => run.value).map(({ start, end: stop }) =>
+    s("rect", { x: x[start], width: end(stop) - x[start], y: 0, height: 12, class: "mark-flag" }));
+  const events = series.events.map(([t, text]) => s("line", { x1: t, x2: t, y1: 0, y2: HEIGHT, class: "mark-event" }, s("title", {}, text)));
+  const present = [...new Set(series.source)].sort();
+  const said = present.map((value) => `${series.sources[value]} ${Math.round((100 * series.source.filter((v) => v === value).length) / steps)} %`).join(", ");
+  const lanes = [lane("Driver", "", `who drove: ${said}`, [...bands, ...flagged, group, ...events], (i) =>
+    `${series.sources[series.source[i]]}, ${series.modes[series.mode[i]]}${series.flagged[i] ? ", out of tolerance" : ""}${series.contact[i] ? ", contact" : ""}`,
+  [...present.map((value) => [`source-${series.sources[value]}`, series.sources[value]]),
+    ...(flagged.length ? [["mark-flag", "out of tolerance"]] : [])])];
+  lanes[0].marks = group;
+  if (labels) {
+    const y = scale([labels.value]);
+    lanes.push(lane("Value", "", `value from ${fixed(Math.min(...labels.value), 2)} to ${fixed(Math.max(...labels.value), 2)}`,
+      [curve(x, labels.value, y, "one")], (i) => fixed(labels.value[i], 3)));
+    const ya = scale([labels.advantage, [0, labels.q_low ?? 0, labels.q_high ?? 0]]);
+    const thresholds = ["q_low", "q_high"].filter((key) => key in labels).map((key) => level(labels[key], ya, total, "dashed"));
+    lanes.push(lane("Advantage", "", "advantage; dashed: thresholds of bad and good", [level(0, ya, total, "zero"), ...thresholds,
+      curve(x, labels.advantage, ya, "one")], (i) => fixed(labels.advantage[i], 3)));
+    const yo = scale([[0, 1]]);
+    const word = (v) => (v > 2 / 3 ? "good" : v < 1 / 3 ? "bad" : "unclear");
+    const judged = runs(labels.optimality.map(word)).map(({ value, start, end: stop }) =>
+      s("rect", { x: x[start], width: end(stop) - x[start], y: 0, height: HEIGHT, class: `judged-${value}` }));
+    lanes.push(lane("Optimality", "", "optimality between 0 and 1", [...judged, curve(x, labels.optimality, yo, "ink")], (i) =>
+      `${fixed(labels.optimality[i], 2)} ${word(labels.optimality[i])}`, [["judged-good", "good"], ["judged-unclear", "unclear"], ["judged-bad", "bad"]]));
+  }
+  const axes = ["x", "y", "z"];
+  const centre = series.position.map((column) => {
+    const there = column.filter((v) => v !== null);
+    return there.reduce((sum, v) => sum + v, 0) / Math.max(1, there.length);
+  });
+  const centred = (columns) => columns.map((column, k) => column.map((v) => (v === null ? null : 100 * (v - centre[k]))));
+  const [wanted, measured] = [centred(series.command_position), centred(series.position)];
+  const yp = scale([...wanted, ...measured]);
+  lanes.push(lane("Position", "cm from mean", "commanded and measured position", [
+    ...measured.map((column, k) => curve(x, column, yp, `faint axis-${k}`)),
+    ...wanted.map((column, k) => curve(x, column, yp, `thin axis-${k}`))],
+  (i) => axes.map((_, k) => fixed(series.position[k][i], 3)).join(" "),
+  [...axes.map((axis, k) => [`line axis-${k}`, axis]), ["line ink", "thin: command"]]));
+  const yh = scale([[0, 1]]);
+  lanes.push(lane("Hand", "opening", "commanded and measured finger openings", [
+    ...series.hand.map((column, k) => curve(x, column, yh, `faint finger-${k}`)),
+    ...series.command_hand.map((column, k) => curve(x, column, yh, `thin finger-${k}`))],
+  (i) => series.hand.map((column) => fixed(column[i], 2)).join(" "), series.hand_names.map((name, k) => [`line finger-${k}`, name])));
+  const ye = scale([series.position_error_mm], 0);
+  lanes.push(lane("Tracking", "error, mm", "distance between command and measurement", [curve(x, series.position_error_mm, ye, "one")],
+    (i) => `${fixed(series.position_error_mm[i], 1, " mm")} ${fixed(series.angle_error_deg[i], 1, "°")}`));
+  const newest = (stamps, i) => {
+    let found = -1;
+    for (let k = 0; k < stamps.length && stamps[k] <= x[i] + 1e-6; k++) found = k;
+    return found;
+  };
+  const { alignment, latency } = series;
+  if (alignment.seconds?.length) {
+    const y = scale([alignment.deg, [alignment.limit]], 0);
+    lanes.push(lane("Alignment", "wrist, deg", `angle between operator and robot, limit ${alignment.limit}`, [
+      level(alignment.limit, y, total, "dashed"), curve(alignment.seconds, alignment.deg, y, "one")], (i) => {
+      const k = newest(alignment.seconds, i);
+      return k < 0 ? "–" : `${fixed(alignment.deg[k], 0, "°")} ${alignment.aligned[k] ? "aligned" : "not aligned"}`;
+    }));
+  }
+  if (latency.seconds?.length) {
+    const y = scale([latency.ms], 0);
+    lanes.push(lane("Latency", "of chunks, ms", "time from observation to chunk", latency.ms.map((ms, k) =>
+      s("line", { x1: latency.seconds[k], x2: latency.seconds[k], y1: y(0), y2: y(ms), class: "stem" })), (i) => {
+      const k = newest(latency.seconds, i);
+      return k < 0 ? "–" : fixed(latency.ms[k], 1, " ms");
+    }));
+  }
+  return lanes;
+}
