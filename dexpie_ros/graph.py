@@ -77,6 +77,10 @@ _COMMON = {
         "what of the cameras is recorded; none: nothing is rendered",
         ("jpeg", "raw", "none"),
     ),
+    "plan": Argument("", "YAML file with the session's stages and quotas"),
+    "homing": Argument(
+        False, "on the robot: home before every episode; homing.* of the arbiter say where that is"
+    ),
     "directory": Argument("outputs/episodes", "where the episodes go"),
     "policy": Argument("", "directory of a trained policy"),
     "mode": Argument(
@@ -157,7 +161,7 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
     if values["sim"] and values["task"] not in SIMULATED_TASKS:
         known = ", ".join(SIMULATED_TASKS)
         raise ConfigError(f"argument task:={values['task']}: simulated are {known}")
-    for key in ("policy", "parameters", "calibration"):
+    for key in ("policy", "parameters", "calibration", "plan"):
         path = str(values[key])
         if path and not Path(path).exists():
             raise ConfigError(f"argument {key}:={path}: no such file or directory")
@@ -205,7 +209,8 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         "wait_for_teleop": lockstep,
         "wait_for_policy": lockstep and bool(policy),
         "inference_delay_steps": v["inference_delay_steps"],
-        **({} if sim else ARBITER_LIMITS),
+        # a simulation measures at 25 Hz, and a busy machine makes it late
+        **({"guard.arm_s": 0.4, "guard.hand_s": 0.4} if sim else ARBITER_LIMITS),
     }
     teleop: dict[str, Value] = {
         **stepped,
@@ -217,6 +222,9 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         "task": v["task"],
         "record": record,
         "policy": bool(policy),
+        "policy_directory": str(Path(policy).absolute()) if policy else "",
+        "plan": str(Path(str(v["plan"])).absolute()) if v["plan"] else "",
+        "homing": bool(v["homing"]) and not sim,
     }
     server: dict[str, Value] = {
         **stepped,

@@ -5,6 +5,7 @@ Pure text from plain values; colours, cursor and screen are the business of whoe
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +79,20 @@ def progress_line(stage: StageProgress) -> str:
     full = round(BAR * stage.share)
     parts = [f"{name} {stage.have[name]}/{n}" for name, n in stage.wanted.items() if n > 0]
     done = "done" if stage.complete else ""
-    return f"{stage.name}: [{'#' * full}{'.' * (BAR - full)}] {'  '.join(parts)}  {done}".rstrip()
+    return f"{stage.name or 'all'}: [{'#' * full}{'.' * (BAR - full)}] {'  '.join(parts)}  {done}".rstrip()
+
+
+def read_progress(text: str) -> tuple[str, tuple[StageProgress, ...]]:
+    """Prompt and progress from what /session/plan says; nothing of it where that cannot be read."""
+    try:
+        said = json.loads(text)
+        stages = tuple(
+            StageProgress(str(s["name"]), dict(s["have"]), dict(s["wanted"]))
+            for s in said["progress"]
+        )
+        return str(said["prompt"]), stages
+    except (ValueError, KeyError, TypeError):
+        return "", ()
 
 
 def clock(seconds: float) -> str:

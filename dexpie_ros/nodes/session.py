@@ -28,6 +28,14 @@ from dexpie_ros.runtime import declare_config, run_node
 IDLE, PREPARING, RUNNING, FINISHING = range(4)
 KINDS = ("demonstration", "deployment", "correction", "evaluation")
 HOMING_TIMEOUT_S = 120.0
+SILENCE_S = 3.5
+"""Nodes report once a second; one that is silent for longer is not asked."""
+SERVED_BY = {
+    "intervention": "intervention_arbiter",
+    "simulation": "simulated_cell",
+    "policy": "policy_server",
+    "recorder": "recorder",
+}
 OUTCOMES = ("success", "failure", "aborted")
 
 
@@ -114,6 +122,7 @@ class Session(ContractNode):
         self._arbiter_home = self.client("/intervention/home")
         self.serve("/session/start_episode", self._serve_start)
         self.serve("/session/end_episode", self._serve_end)
+        self._heard: dict[str, float] = {}
         self._recorder_said: deque[tuple[float, str]] = deque(maxlen=3)
         self.subscribe("/diagnostics", self._on_diagnostics)
         self.report_diagnostics(self._diagnose)
@@ -240,14 +249,25 @@ class Session(ContractNode):
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
+            self._heard[status.name] = time.monotonic()
             if status.name == "recorder":
                 self._recorder_said.append((time.monotonic(), status.message))
 
     async def _ask(self, client: Any, request: Any) -> Any:
+        """RuntimeError where it is refused, TimeoutError where nobody answers."""
+        await self._wait_alive(SERVED_BY[client.srv_name.split("/")[1]])
         answer = await self.call(client, request, self.parameters.answer_timeout_s)
         if not answer.success:
             raise RuntimeError(f"{client.srv_name}: {answer.message}")
         return answer
+
+    async def _wait_alive(self, node: str) -> None:
+        """A service of a node that died is still there for a while, and swallows requests."""
+        began = time.monotonic()
+        while time.monotonic() - self._heard.get(node, -1e9) > SILENCE_S:
+            if time.monotonic() - began > self.parameters.answer_timeout_s:
+                raise TimeoutError(f"{node} is silent; is it running?")
+            await self.pause(0.05)
 
     async def _give_up(self) -> None:
         """After a failed start: nothing half-written stays, and the robot holds."""

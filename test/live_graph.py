@@ -1,0 +1,126 @@
+"""A stack in real time that restarts its nodes, and eyes on what it says, for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from policies import tiny_policy
+
+from dexpie_ros.control.types import Mode
+from dexpie_ros.graph import stack
+from dexpie_ros.nodes.base import interface
+from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.running_graph import RunningGraph
+
+
+class LiveGraph:
+    """What a test does with a running graph."""
+
+    def __init__(self, client: SessionClient, graph: RunningGraph, folder: Path) -> None:
+        self.client, self.graph, self.folder = client, graph, folder
+        self.policy, self.episodes = folder / "tiny", folder / "episodes"
+        self.mode, self.reason, self.session, self.plan = Mode.HOLD, "", None, ""
+        self.reasons: list[tuple[Mode, str]] = []
+        self.heard = dict.fromkeys(("/control/step", "/policy/chunk"), 0)
+        self._clients: dict[str, Any] = {}
+        node = client.node
+        self.keys = node.publisher("/intervention/key")
+        node.subscribe("/intervention/state", self._on_state)
+        node.subscribe("/session/state", lambda m: setattr(self, "session", m))
+        node.subscribe("/session/plan", lambda m: setattr(self, "plan", m.data))
+        for topic in self.heard:
+            node.subscribe(topic, lambda m, topic=topic: self._count(topic))
+
+    def _on_state(self, message: Any) -> None:
+        self.mode, self.reason = Mode(message.mode), message.reason
+        self.reasons.append((self.mode, self.reason))
+
+    def _count(self, topic: str) -> None:
+        self.heard[topic] += 1
+
+    @property
+    def drives(self) -> bool:
+        return self.mode is Mode.POLICY and self.reason == "the policy drives"
+
+    def until(self, true: Callable[[], Any], what: str, timeout: float = 20.0) -> float:
+        """Spin until; returns how long it took. Fails with what the graph logged."""
+        began = time.monotonic()
+        while not true():
+            if time.monotonic() - began > timeout:
+                log = (self.folder / "graph.log").read_text(encoding="utf-8")[-3000:]
+                raise AssertionError(
+                    f"not within {timeout:g} s: {what}; now {self.mode.name}: {self.reason}\n{log}"
+                )
+            self.client.spin_for(0.01)
+        return time.monotonic() - began
+
+    def ask(self, service: str, data: bool | None = None) -> tuple[bool, str]:
+        kind = "std_srvs/srv/Trigger" if data is None else "std_srvs/srv/SetBool"
+        request = interface(kind).Request()
+        if data is not None:
+            request.data = data
+        if service not in self._clients:
+            self._clients[service] = self.client.node.client(service)
+        client = self._clients[service]
+        self.until(client.service_is_ready, f"{service} there")
+        future = client.call_async(request)
+        self.until(future.done, f"{service} answers")
+        return future.result().success, future.result().message
+
+    def key(self, text: str) -> None:
+        self.until(self.keys.get_subscription_count, "somebody listens to keys")
+        self.keys.publish(self.client.node.messages.text(text))
+
+    def start(self, name: str, kind: str = "deployment") -> None:
+        policy = "" if kind == "demonstration" else str(self.policy)
+        self.client.start(kind, seed=5, episode_id=name, policy_id=policy)
+        if kind != "demonstration":
+            self.until(lambda: self.drives, "the policy drives")
+
+    def end(self) -> None:
+        """End what runs and clear what is wrong."""
+        self.client.spin_for(0.1)
+        if self.session is not None and self.session.phase:
+            self.client.end("aborted", discard=True)
+        if self.mode is Mode.FAULT:
+            self.ask("/intervention/clear_fault")
+        self.until(lambda: self.mode is Mode.HOLD, "holds")
+
+    def pid(self, node: str) -> int | None:
+        return self.graph.supervisor.nodes[node].pid
+
+    def kill(self, node: str) -> None:
+        """SIGKILL; the supervisor starts it again."""
+        pid = self.pid(node)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def live_graph(folder: Path, **arguments: Any) -> Iterator[LiveGraph]:
+    """A deployed stack in real time, without lockstep, whose nodes are started again."""
+    tiny_policy().save(folder / "tiny")
+    values = {"rtf": 1, "lockstep": False, "images": "none", **arguments}
+    specs = [
+        replace(spec, required=False, respawn=True, respawn_delay=0.1)
+        for spec in stack(
+            "deploy",
+            policy=str(folder / "tiny"),
+            directory=str(folder / "episodes"),
+            **values,
+        )
+    ]
+    with (
+        RunningGraph(specs, log_file=folder / "graph.log") as graph,
+        SessionClient(watch=graph.check) as client,
+    ):
+        live = LiveGraph(client, graph, folder)
+        client.wait_ready(nodes=[spec.name for spec in specs])
+        yield live

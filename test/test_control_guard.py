@@ -1,0 +1,102 @@
+"""What holds the robot besides its modes: silent streams, a second writer, stops of the drivers."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dexpie_ros.control.guard import ARM, HAND, POLICY, SESSION, TCP, Guard, fault_of_status
+from dexpie_ros.control.modes import Modes
+from dexpie_ros.control.session import label_of_fault
+from dexpie_ros.control.types import Mode
+
+MS = 1_000_000
+
+
+def all_seen(guard: Guard, now: int) -> None:
+    for stream in (ARM, TCP, HAND, POLICY, SESSION):
+        guard.seen(stream, now)
+
+
+def deployed() -> tuple[Guard, Modes]:
+    guard, modes = Guard(), Modes()
+    all_seen(guard, 0)
+    guard.check(modes, 0)
+    modes.begin("deployment")
+    return guard, modes
+
+
+def test_it_starts_in_hold_until_everything_is_there():
+    guard, modes = Guard(), Modes()
+    problem = guard.check(modes, 0)
+    for name in (ARM, TCP, HAND, SESSION):
+        assert f"{name} never came" in problem
+    assert modes.mode is Mode.HOLD and modes.toggle()[0] is False
+    accepted, why = modes.begin("deployment")
+    assert accepted and "no longer holds" in why and modes.mode is Mode.HOLD
+    all_seen(guard, 1)
+    assert guard.check(modes, 1) == "" and modes.mode is Mode.POLICY
+
+
+def test_a_silent_arm_holds_within_a_step_and_the_policy_goes_on_when_it_is_back():
+    guard, modes = deployed()
+    for stream in (TCP, HAND, POLICY):
+        guard.seen(stream, 101 * MS)
+    assert guard.check(modes, 101 * MS) == f"{ARM} is silent for more than 0.1 s"
+    assert modes.mode is Mode.HOLD and ARM in modes.reason
+    guard.seen(ARM, 102 * MS)
+    assert guard.check(modes, 102 * MS) == "" and modes.mode is Mode.POLICY
+
+
+def test_old_content_is_as_bad_as_silence():
+    guard, modes = deployed()
+    all_seen(guard, 500 * MS)
+    guard.seen(ARM, 540 * MS, age_ns=30 * MS)
+    assert guard.check(modes, 545 * MS) == ""
+    guard.seen(TCP, 550 * MS)
+    guard.seen(ARM, 640 * MS, age_ns=120 * MS)
+    assert ARM in guard.check(modes, 640 * MS)
+
+
+def test_a_silent_policy_holds_but_the_operator_may_take_over():
+    guard, modes = deployed()
+    for stream in (ARM, TCP, HAND, SESSION):
+        guard.seen(stream, 401 * MS)
+    assert guard.check(modes, 401 * MS) == ""
+    assert modes.mode is Mode.POLICY and "policy server is silent" in modes.reason
+    assert modes._waiting and modes._plan_afresh
+    assert modes.toggle() == (True, "the operator drives")
+
+
+def test_the_way_home_needs_no_policy_server():
+    guard, modes = deployed()
+    for stream in (ARM, TCP, HAND, SESSION):
+        guard.seen(stream, 401 * MS)
+    guard.check(modes, 401 * MS, policy=False)
+    assert "silent" not in modes.reason
+
+
+def test_a_hold_on_request_is_not_undone_by_fresh_streams():
+    guard, modes = deployed()
+    modes.request(Mode.HOLD)
+    all_seen(guard, MS)
+    guard.check(modes, MS)
+    assert modes.mode is Mode.HOLD and modes.reason == "requested"
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**6)), max_size=400))
+def test_own_commands_are_known_again_and_no_others(steps):
+    guard = Guard()
+    for step in steps:
+        guard.sent(*step)
+    for step in steps[-200:]:
+        assert guard.is_own(*step)
+    assert not guard.is_own(10**12 + 1, 0)
+
+
+def test_stops_of_the_drivers_are_faults_with_the_right_labels():
+    fault = fault_of_status("arm_driver", 2, "UR5 192.168.1.2: Protective stop; clear it")
+    assert label_of_fault(fault) == ("failure", "collision")
+    fault = fault_of_status("arm_driver", 2, "robot emergency stop pressed")
+    assert label_of_fault(fault)[0] == "aborted" and fault.startswith("emergency stop")
+    assert fault_of_status("arm_driver", 1, "protective stop") == "", "only errors"
+    assert fault_of_status("teleop", 2, "protective stop") == "", "only drivers"
+    assert fault_of_status("arm_driver", 2, "no connection") == "", "the silent stream holds"
