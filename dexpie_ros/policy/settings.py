@@ -125,7 +125,8 @@ class InferenceSettings:
 class PolicyConfig:
     """Everything that decides what a policy is, apart from its weights."""
 
-    preset: str = "best"
+    preset: str = "own"
+    """The named choice that these settings started from."""
     observation: ObservationSpec = ObservationSpec()
     action: ActionConfig = ActionConfig()
     encoder: EncoderConfig = EncoderConfig()

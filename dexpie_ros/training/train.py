@@ -51,7 +51,7 @@ class ActorConfig:
     """A whole actor run: method, network, optimisation."""
 
     recipe: Recipe = "dexpie"
-    policy: PolicyConfig = PolicyConfig()
+    policy: PolicyConfig = preset("best")
     loop: LoopConfig = LoopConfig()
     data: DataConfig = DataConfig()
     init_from: str = ""
