@@ -61,6 +61,7 @@ EXTRAS = {
     # The page of `dexpie web`.
     "web": [
         "starlette>=0.40,<2",
+        "anyio>=4,<5",  # what starlette runs on: waiting beside requests
         "uvicorn>=0.30,<1",
     ],
     "dev": [
