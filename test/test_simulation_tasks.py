@@ -292,3 +292,24 @@ def test_pictures_show_each_task(tmp_path: Path) -> None:
         image = cv2.imread(str(path))
         assert image is not None and image.shape == (480, 640, 3)
         assert image.std() > 20
+
+
+@pytest.mark.parametrize(
+    ("task", "stage", "held"),
+    [("bottle", "above_platform", "bottle"), ("drawer", "box_grasped", "tissue_box")],
+)
+def test_a_grasp_survives_holding_what_was_measured(
+    cells: dict[str, Cell], task: str, stage: str, held: str
+) -> None:
+    """Whoever takes over knows the measured openings, not the deeper command behind them."""
+    cell = cells[task]
+    state = start = cell.reset(2, stage)
+    assert (start.robot.hand - cell.command.hand).max() > 0.1
+    command = Command(start.robot.tcp, start.robot.hand)
+    for _ in range(25):
+        state = cell.step(command)
+    assert abs(state.objects[held].position[2] - start.objects[held].position[2]) < 0.005
+    opened = Command(start.robot.tcp, np.minimum(start.robot.hand + 0.3, 1.0))
+    for _ in range(25):
+        state = cell.step(opened)
+    assert state.objects[held].position[2] < start.objects[held].position[2] - 0.02

@@ -14,6 +14,7 @@ import numpy as np
 
 from dexpie_ros.config import config
 from dexpie_ros.control.types import STEP_NS, Command, RobotState
+from dexpie_ros.geometry import Array
 from dexpie_ros.simulation import disturbances
 from dexpie_ros.simulation.collision import PLATE, CollisionConfig, HiddenPlate
 from dexpie_ros.simulation.disturbances import DisturbanceConfig
@@ -34,6 +35,8 @@ _STAGE_ATTEMPTS = 5
 _STAGE_TICKS = 600
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _NEAR_M = 0.20
+_GRIP_BAND = 0.03
+"""rad by which a finger may miss its target before it counts as blocked."""
 
 TaskName = Literal["bottle", "drawer", "box"]
 
@@ -167,7 +170,7 @@ class Cell:
             raise ValueError("command: expected a finite pose and six finite openings")
         joints, _ = self._kinematics.inverse(target, self._arm_command)
         arm = np.clip(joints - self._arm_command, -self._arm_step, self._arm_step)
-        motors = (1.0 - np.clip(openings, 0.0, 1.0)) * HAND_RANGE
+        motors = self._keep_grip((1.0 - np.clip(openings, 0.0, 1.0)) * HAND_RANGE)
         hand = np.clip(motors - self._hand_command, -self._hand_step, self._hand_step)
         ramp = np.empty((self.config.substeps, 12))
         ramp[:, :6] = self._arm_command + self._ramp * arm
@@ -251,6 +254,17 @@ class Cell:
         for _ in range(round(_SETTLE_STEPS_S / model.opt.timestep)):
             mujoco.mj_step(model, data)
         self._arm_command, self._hand_command = joints, motors
+
+    def _keep_grip(self, wanted: Array) -> Array:
+        """Motor targets (6,) in rad, where a blocked finger told to be where it is holds on.
+
+        The real hand's fingers are driven by screws, which do not give way: a grasp survives the
+        command that somebody who only knows the measured openings starts from.
+        """
+        measured = self.data.qpos[self._hand_qpos]
+        blocked = self._hand_command - measured > _GRIP_BAND
+        there = np.abs(wanted - measured) < _GRIP_BAND
+        return np.where(blocked & there, self._hand_command, wanted)
 
     def _play_to(self, stage: str, seed: int) -> bool:
         """Let the task's skill work from the present state until ``stage``; False if it failed."""
