@@ -20,7 +20,12 @@ from dexpie_ros.critic.report import critic_report, data_source, to_plain
 from dexpie_ros.critic.train import train_critic
 
 QUICK = dataclasses.replace(
-    presets.best(max_steps=200), epochs=12, hidden=48, crossfit=3, learning_rate=5e-3
+    presets.best(max_steps=200),
+    epochs=12,
+    hidden=48,
+    crossfit=3,
+    learning_rate=5e-3,
+    target_lambda=1.0,
 )
 EPISODES = mixture()
 

@@ -24,6 +24,9 @@ from dexpie_ros.episodes.episode import Episode
 OK, UNLABELLED = "ok", ""
 LOOKAHEAD = 24
 """Steps over which ``bad_ahead`` looks."""
+SHARP = AdvantageConfig(kind="gae", window=60, gae_lambda=0.9)
+"""An advantage that looks about ten steps ahead. Labels look as far as the chunks that they are for,
+which blurs when exactly something went wrong; this one judges what the critic knows of the step."""
 
 
 def event_labels(episode: Episode) -> NDArray[np.str_] | None:
@@ -103,7 +106,7 @@ def _oracle(names: NDArray[np.str_], settings: AdvantageConfig) -> NDArray[np.fl
     """Advantages (T,) from the value of a critic that counts the steps of progress still to come."""
     good = np.isin(names, (OK, UNLABELLED))
     returns = ReturnConfig(scaling="clip", max_steps=len(names))
-    ahead = np.cumsum(good[::-1])[::-1] - good
+    ahead: NDArray[np.float64] = (np.cumsum(good[::-1])[::-1] - good).astype(np.float64)
     rewards = stream(len(names), True, np.zeros(len(names), bool), returns)
     return advantages(-ahead * returns.step_cost, rewards, settings, returns)
 

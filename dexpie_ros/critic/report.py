@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexpie_ros import config as configs
+from dexpie_ros.critic.advantage import advantages
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.errors import CriticError
-from dexpie_ros.critic.events import EventAuc, event_aucs
+from dexpie_ros.critic.events import SHARP, EventAuc, event_aucs
 from dexpie_ros.critic.label import LabelConfig
 from dexpie_ros.critic.measure import without_nan
-from dexpie_ros.critic.returns import ReturnConfig
+from dexpie_ros.critic.returns import ReturnConfig, stream
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels
 
@@ -55,6 +56,9 @@ class CriticReport:
     corrections: int
     failed_corrections: int
     events: tuple[EventAuc, ...]
+    """With the labels' own advantages."""
+    events_sharp: tuple[EventAuc, ...]
+    """With advantages that look about ten steps ahead, from the same values."""
     warnings: tuple[str, ...]
 
     def text(self) -> str:
@@ -67,11 +71,17 @@ class CriticReport:
             f"{s.source:<18}{s.steps:>8}{s.optimal:>9.2f}{s.mean:>8.2f}" for s in self.sources
         ]
         lines += ["", f"failed corrections: {self.failed_corrections} of {self.corrections}"]
-        if self.events:
-            lines += ["", f"{'good against':<14}{'steps':>8}{'AUC':>7}  {'95 %':<12}at best"]
+        for name, events in (("labels", self.events), ("next steps", self.events_sharp)):
+            if not events:
+                continue
+            lines += [
+                "",
+                f"{name}:",
+                f"{'good against':<14}{'steps':>8}{'AUC':>7}  {'95 %':<12}at best",
+            ]
             lines += [
                 f"{e.event:<14}{e.steps:>8}{e.auc.value:>7.2f}  {e.auc.low:.2f}..{e.auc.high:.2f}  {e.ceiling:.2f}"
-                for e in self.events
+                for e in events
             ]
         lines += ["", *(f"WARNING: {w}" for w in self.warnings)]
         return "\n".join(lines).rstrip()
@@ -99,6 +109,10 @@ def critic_report(
     corrected = [e for e in episodes if e.info.kind != "demonstration" and e.human.any()]
     failed = sum(not e.success for e in corrected)
     events = event_aucs(episodes, gained, settings.advantage)
+    sharp = [
+        advantages(item.value, stream(len(e), e.success, e.human, returns), SHARP, returns)
+        for e, item in zip(episodes, labels, strict=True)
+    ]
     return CriticReport(
         metrics=critic.metrics,
         advantage_quantiles=quantiles,
@@ -107,6 +121,7 @@ def critic_report(
         corrections=len(corrected),
         failed_corrections=failed,
         events=events,
+        events_sharp=event_aucs(episodes, sharp, SHARP),
         warnings=tuple(
             _warnings(critic, float(meta["q_low"]), idle, len(corrected), failed, events)
         ),

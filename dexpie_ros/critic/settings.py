@@ -17,8 +17,10 @@ Part = Literal["tcp", "joints", "hand", "objects", "objects_in_tcp", "hand_force
 class FeatureConfig:
     """What the critic looks at. A critic may see more than the actor: it never drives."""
 
-    parts: tuple[Part, ...] = ("tcp", "hand", "hand_force", "objects_in_tcp")
-    """Parts of the observation vector. ``hand_force`` is what tells a full hand from an empty one."""
+    parts: tuple[Part, ...] = ("hand", "hand_force")
+    """Parts of the observation vector. ``hand_force`` is what tells a full hand from an empty one.
+    Where the hand is comes in as ``relations``: absolute poses name the episode that they are from,
+    which helps to remember it and nothing else (docs/critic.md)."""
     object_names: tuple[str, ...] = ()
     """Objects of the simulator's state; empty: all that the episodes hold."""
     relations: bool = True
@@ -57,12 +59,13 @@ class CriticConfig:
     validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
     """With ``crossfit: 0``, the share of episodes that a second network, kept for measuring only,
     does not see. 0: nothing is measured."""
-    epochs: Annotated[int, Field(ge=1)] = 40
+    epochs: Annotated[int, Field(ge=1)] = 16
     min_batches: Annotated[int, Field(ge=1)] = 12
     """An epoch repeats the data until it has at least so many batches: a few dozen short episodes
     would otherwise end before the network has learned anything."""
     early_stopping: bool = True
-    """Keep the epoch with the smallest held-out error, pooled over the folds."""
+    """Keep the epoch with the smallest held-out error, pooled over the folds. With TD(lambda)
+    targets the first half is no candidate: values need some epochs to settle on each other."""
     patience: Annotated[int, Field(ge=1)] = 8
     """Epochs without a better one before training ends."""
     batch_size: Annotated[int, Field(ge=1)] = 512
@@ -74,7 +77,7 @@ class CriticConfig:
 def paper(max_steps: int = 400) -> CriticConfig:
     """The text of the paper: clipped returns, one network that sees everything, 250 epochs."""
     return CriticConfig(
-        features=FeatureConfig(relations=False),
+        features=FeatureConfig(parts=("tcp", "hand", "objects"), relations=False),
         returns=ReturnConfig(scaling="clip", max_steps=max_steps),
         target_lambda=1.0,
         sigma=0.005,

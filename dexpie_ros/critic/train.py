@@ -269,6 +269,9 @@ def _train_folds(
     runs = [data.run(fold != k, settings, settings.seed + k) for k in range(count)]
     best: list[State] = []
     best_epoch, curve = 0, []
+    first = 1
+    if settings.target_lambda < 1.0 and settings.early_stopping:
+        first = min(settings.epochs, max(settings.warmup_epochs, settings.epochs // 2) + 1)
     for epoch in range(1, settings.epochs + 1):
         total, steps = 0.0, 0
         for k, run in enumerate(runs):
@@ -277,7 +280,9 @@ def _train_folds(
             total, steps = total + error, steps + n
         curve.append(math.sqrt(total / steps))
         report(epoch, settings.epochs, f"critic, held-out error {curve[-1]:.3f}")
-        if not settings.early_stopping or curve[-1] <= min(curve):
+        if epoch < first:
+            continue
+        if not settings.early_stopping or curve[-1] <= min(curve[first - 1 :]):
             best_epoch = epoch
             best = [copy.deepcopy(run.network.state_dict()) for run in runs]
         elif epoch - best_epoch >= settings.patience:

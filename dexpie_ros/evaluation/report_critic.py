@@ -89,17 +89,20 @@ def _events(report: CriticReport) -> str:
             str(e.episodes),
             f"{e.auc.value:.2f} <span class=note>[{e.auc.low:.2f}, {e.auc.high:.2f}]</span>",
             f"{e.ceiling:.2f}",
+            f"{sharp.auc.value:.2f} <span class=note>"
+            f"[{sharp.auc.low:.2f}, {sharp.auc.high:.2f}]</span>",
+            f"{sharp.ceiling:.2f}",
         ]
-        for e in report.events
+        for e, sharp in zip(report.events, report.events_sharp, strict=True)
     ]
+    heads = ["good against", "steps", "episodes", "AUC of labels, 95 %", "at best",
+             "AUC, next ten steps, 95 %", "at best"]  # fmt: skip
     return (
         "<h3>Can advantages tell good steps from known mistakes?</h3>"
         '<p class="note">Event labels come from the simulator; 0.5 is chance. At best: '
         "a perfect critic "
         "with the same window, which cannot tell the last step of a pause from progress.</p>"
-        + html.table(
-            ["good against", "steps", "episodes", "AUC, 95 %", "at best"], rows, (1, 2, 3, 4)
-        )
+        + html.table(heads, rows, range(1, 7))
     )
 
 

@@ -193,7 +193,7 @@ def _critics(reports: Sequence[Mapping[str, Any]]) -> str:
     for r in reports:
         held = (r["metrics"] or {}).get("held_out")
         seen = (r["metrics"] or {}).get("in_sample")
-        aucs = ", ".join(f"{e['event']} {_two(e['auc']['value'])}" for e in r["events"])
+        aucs = ", ".join(f"{e['event']} {_two(e['auc']['value'])}" for e in r["events_sharp"])
         shares = ", ".join(f"{s['source']} {100 * s['optimal']:.0f} %" for s in r["sources"])
         rows.append(
             [
@@ -208,7 +208,7 @@ def _critics(reports: Sequence[Mapping[str, Any]]) -> str:
             ]
         )
     heads = ["unit", "labels", "explained variance, held out", "in sample", "failed corrections",
-             "AUC of good against", "I > 0.5", "warnings"]  # fmt: skip
+             "AUC of good against, next ten steps", "I > 0.5", "warnings"]  # fmt: skip
     return "<h2>Critics</h2>" + html.table(heads, rows, (2, 3, 4, 7))
 
 
