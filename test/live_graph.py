@@ -49,7 +49,7 @@ class LiveGraph:
     def drives(self) -> bool:
         return self.mode is Mode.POLICY and self.reason == "the policy drives"
 
-    def until(self, true: Callable[[], Any], what: str, timeout: float = 20.0) -> float:
+    def until(self, true: Callable[[], Any], what: str, timeout: float = 60.0) -> float:
         """Spin until; returns how long it took. Fails with what the graph logged."""
         began = time.monotonic()
         while not true():
@@ -87,10 +87,11 @@ class LiveGraph:
     def end(self) -> None:
         """End what runs and clear what is wrong."""
         self.client.spin_for(0.1)
-        if self.session is not None and self.session.phase:
-            self.client.end("aborted", discard=True)
         if self.mode is Mode.FAULT:
+            self.until(lambda: self.session.phase == 0, "a fault ends the episode")
             self.ask("/intervention/clear_fault")
+        elif self.session.phase:
+            self.client.end("aborted", discard=True)
         self.until(lambda: self.mode is Mode.HOLD, "holds")
 
     def pid(self, node: str) -> int | None:
@@ -108,8 +109,18 @@ def live_graph(folder: Path, **arguments: Any) -> Iterator[LiveGraph]:
     """A deployed stack in real time, without lockstep, whose nodes are started again."""
     tiny_policy().save(folder / "tiny")
     values = {"rtf": 1, "lockstep": False, "images": "none", **arguments}
+    patient = {"operator.limit": 600.0, "operator.correction_limit": 600.0}
     specs = [
-        replace(spec, required=False, respawn=True, respawn_delay=0.1)
+        replace(
+            spec,
+            required=False,
+            respawn=True,
+            respawn_delay=0.1,
+            parameters={
+                **spec.parameters,
+                **(patient if spec.kind == "simulated_operator" else {}),
+            },
+        )
         for spec in stack(
             "deploy",
             policy=str(folder / "tiny"),

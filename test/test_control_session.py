@@ -297,3 +297,18 @@ def test_the_arbiter_drives_the_way_home_outside_of_episodes():
     assert arbiter.statistics()["clipped_steps"] == 0
     arbiter.stop()
     assert arbiter.mode is Mode.HOLD
+
+
+def test_who_comes_back_goes_on():
+    flow = SessionFlow(plan(episodes=2), homing=False)
+    assert flow.on_action(Action.QUIT) == [Leave()]
+    assert flow.on_action(Action.START) == [] and flow.phase is Phase.SETTING_UP
+    assert isinstance(flow.on_action(Action.START)[0], Begin)
+
+
+def test_a_robot_that_does_not_get_home_starts_nothing():
+    flow = SessionFlow(plan(episodes=2))
+    assert flow.on_action(Action.START) == [GoHome()]
+    flow.not_home("stopped")
+    assert flow.phase is Phase.IDLE and "not home: stopped" in flow.prompt
+    assert flow.on_action(Action.START) == [GoHome()]

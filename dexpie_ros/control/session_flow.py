@@ -178,6 +178,8 @@ class SessionFlow:
         if self._phase is Phase.SETTING_UP and self._assignment is not None:
             self._phase, self._prompt = Phase.STARTING, "starting"
             return [Begin(self._assignment)]
+        if self._phase is Phase.DONE:  # somebody came back
+            self._phase, self._leaving = Phase.IDLE, False
         if self._phase is not Phase.IDLE:
             return []
         self._assignment = self.plan.next()
@@ -226,5 +228,5 @@ class SessionFlow:
         if self._phase in (Phase.FINISHING, Phase.DONE):
             self._leaving = True
             return []
-        self._phase, self._prompt = Phase.DONE, "the session is over"
+        self._phase, self._prompt = Phase.DONE, "the session is over; enter: go on"
         return [Leave()]

@@ -76,7 +76,7 @@ class Terminal:
     def draw(self, lines: Sequence[str]) -> None:
         """Replace what is on the screen."""
         _, rows = self.size()
-        shown = "".join(f"{line}\x1b[K\r\n" for line in lines[: max(1, rows - 1)])
+        shown = "".join(f"{line}\x1b[K\n" for line in lines[: max(1, rows - 1)])
         self._write(f"\x1b[H{shown}\x1b[J")
 
     def _write(self, text: str) -> None:

@@ -1,0 +1,215 @@
+"""The running graph in real time: takeover by every way there is, stops, and nodes that die."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
+
+from live_graph import LiveGraph, live_graph
+from pty_keyboard import PtyKeyboard
+
+from dexpie_ros.control.types import Command, Mode
+from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.geometry import Pose
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGraph]:
+    with live_graph(tmp_path_factory.mktemp("operator")) as live:
+        yield live
+
+
+@pytest.fixture
+def live(graph: LiveGraph) -> Iterator[LiveGraph]:
+    """Idle before and after."""
+    graph.reasons.clear()
+    yield graph
+    graph.end()
+
+
+def human(live: LiveGraph) -> bool:
+    return live.mode is Mode.HUMAN
+
+
+def test_takeover_by_service_and_by_event(live: LiveGraph) -> None:
+    live.start("takeover")
+    for take, give in (
+        (lambda: live.ask("/intervention/force"), lambda: live.ask("/intervention/toggle")),
+        (lambda: live.key("F"), lambda: live.key(" ")),
+        (lambda: live.key("force"), lambda: live.ask("/intervention/set", False)),
+    ):
+        take()
+        live.until(lambda: human(live), "the operator drives")
+        give()
+        live.until(lambda: live.drives, "the policy drives again")
+    live.key("h")
+    live.until(lambda: live.mode is Mode.HOLD, "holds")
+    assert live.ask("/intervention/set", True)[0] or "no takeover" in live.reason
+    directory = live.client.end("success")
+    record = read_episode_file(live.episodes / "takeover")
+    assert directory.endswith("takeover") and record.info.outcome == "success"
+    figures = record.statistics["nodes"]["intervention_arbiter"]
+    assert float(figures["jitter_p99_ms"]) >= 0 and float(figures["takeover_count"]) >= 3
+    assert int(float(figures["interventions"])) >= 3
+
+
+def test_the_keyboard_in_a_terminal(live: LiveGraph) -> None:
+    live.start("typed")
+    with PtyKeyboard(live.folder / "keyboard.log") as keyboard:
+        live.until(lambda: "[POLICY]" in keyboard.screen(), "the screen shows the mode")
+        assert keyboard.raw
+        keyboard.type(b"F")
+        live.until(lambda: human(live), "the operator drives")
+        live.until(lambda: "[HUMAN]" in keyboard.screen(), "the screen shows it")
+        for shown in ("alignment: ", "GO", "session: running typed", "all 5 fresh"):
+            live.until(lambda shown=shown: shown in keyboard.screen(), f"the screen shows {shown}")
+        keyboard.type(b"\x1b[A\x1bOB")  # arrows begin like the emergency stop and are none
+        live.client.spin_for(0.6)
+        assert human(live)
+        keyboard.type(b"f")
+        live.until(lambda: "1: tipped" in keyboard.screen(), "asks for the cause")
+        keyboard.type(b"2")
+        live.until(lambda: live.session.phase == 0, "the episode is over")
+        record = read_episode_file(live.episodes / "typed")
+        assert (record.info.outcome, record.info.cause) == ("failure", "dropped")
+        keyboard.type(b"\x1b")
+        live.until(lambda: live.mode is Mode.FAULT, "the escape key stops")
+        assert live.reason == "emergency stop"
+        keyboard.type(b"c")
+        live.until(lambda: live.mode is Mode.HOLD, "cleared")
+        keyboard.type(b"\x03")
+        assert keyboard.wait() == 0, (live.folder / "keyboard.log").read_text()
+        assert keyboard.restored
+
+
+def test_a_terminated_keyboard_gives_the_terminal_back(live: LiveGraph) -> None:
+    with PtyKeyboard(live.folder / "keyboard.log") as keyboard:
+        live.until(lambda: "[HOLD]" in keyboard.screen(), "the screen shows the mode")
+        keyboard.process.send_signal(signal.SIGTERM)
+        keyboard.wait()
+        assert keyboard.restored
+
+
+def test_an_emergency_stop_ends_the_episode(live: LiveGraph) -> None:
+    live.start("stopped")
+    assert live.ask("/intervention/emergency_stop")[0]
+    live.until(lambda: live.mode is Mode.FAULT, "fault")
+    live.until(lambda: live.session.phase == 0, "the episode is over")
+    record = read_episode_file(live.episodes / "stopped")
+    assert (record.info.outcome, record.info.cause) == ("aborted", "emergency stop")
+    accepted, why = live.ask("/intervention/toggle")
+    assert not accepted and "clear the fault" in why
+
+
+def test_a_second_writer_is_a_fault(live: LiveGraph) -> None:
+    live.start("two")
+    node = live.client.node
+    stranger = node.publisher("/control/command")
+    live.until(lambda: stranger.get_subscription_count() > 1, "the others hear it")
+    zero = Command(Pose([0.4, 0.0, 0.3], [0.0, 0.0, 0.0, 1.0]), [1.0] * 6)
+    stranger.publish(node.messages.control_command(1, zero))
+    live.until(lambda: live.mode is Mode.FAULT, "fault")
+    assert "two nodes command the arm" in live.reason and node.get_name() in live.reason
+    node.destroy_publisher(stranger)
+
+
+def test_the_session_leads_through_its_plan(live: LiveGraph) -> None:
+    def said() -> dict:
+        return json.loads(live.plan)
+
+    while said()["phase"] != "setting up":
+        accepted, why = live.ask("/session/next")
+        assert accepted, why
+    assert said()["assignment"]["kind"] == "deployment"
+    assert live.ask("/session/next")[0]
+    live.until(lambda: said()["phase"] == "running", "runs")
+    live.key("f")
+    live.until(lambda: said()["phase"] == "asking for the cause", "asks")
+    live.key("2")
+    live.until(lambda: said()["phase"] == "idle", "over")
+    assert live.ask("/session/next")[0]
+    again = said()["assignment"]
+    assert again["kind"] == "correction" and again["pair_id"]
+    assert live.ask("/session/re_record")[0], "the failure is thrown away"
+    assert said()["assignment"] is None
+
+
+def test_home(live: LiveGraph) -> None:
+    assert live.ask("/intervention/home") == (True, "home")
+    live.start("no")
+    assert live.ask("/intervention/home") == (False, "an episode is running; end it first")
+
+
+def back(live: LiveGraph, node: str, pid: int | None) -> None:
+    live.until(lambda: live.pid(node) not in (None, pid), f"{node} is started again")
+
+
+def test_the_policy_server_dies(live: LiveGraph) -> None:
+    live.start("without-policy")
+    pid = live.pid("policy_server")
+    live.kill("policy_server")
+    live.until(lambda: "policy server is silent" in live.reason, "holds and says why")
+    live.ask("/intervention/force")
+    live.until(lambda: human(live), "the operator may drive meanwhile")
+    live.ask("/intervention/toggle")
+    back(live, "policy_server", pid)
+    live.until(lambda: live.drives, "goes on")
+
+
+@pytest.mark.parametrize("node", ["teleop", "simulated_operator"])
+def test_the_operators_side_dies(live: LiveGraph, node: str) -> None:
+    live.start(f"without-{node}")
+    live.ask("/intervention/force")
+    live.until(lambda: live.reason == "the operator drives", "the operator drives")
+    pid = live.pid(node)
+    live.kill(node)
+    live.until(lambda: "lost; holding" in live.reason, "holds and says why")
+    back(live, node, pid)
+    live.until(lambda: live.reason == "the operator drives", "goes on")
+
+
+def test_the_arbiter_dies(live: LiveGraph) -> None:
+    live.start("without-arbiter")
+    pid = live.pid("intervention_arbiter")
+    live.kill("intervention_arbiter")
+    back(live, "intervention_arbiter", pid)
+    live.client.spin_for(0.2)
+    heard = live.heard["/control/step"]
+    live.reasons.clear()
+    live.until(lambda: live.heard["/control/step"] > heard, "steps again")
+    live.until(lambda: live.reasons and live.drives, "the policy drives again")
+
+
+@pytest.mark.parametrize("node", ["session", "recorder"])
+def test_who_leads_or_records_dies(live: LiveGraph, node: str) -> None:
+    """The episode is over, the robot holds, what was recorded is there, the next one works."""
+    live.start(f"without-{node}")
+    pid = live.pid(node)
+    live.kill(node)
+    live.until(lambda: live.mode is Mode.HOLD, "holds")
+    back(live, node, pid)
+    live.until(lambda: live.session.phase == 0 and live.reason == "no episode", "over")
+    record = read_episode_file(live.episodes / f"without-{node}")
+    assert (record.status, record.info.outcome) == (
+        ("finished", "aborted") if node == "session" else ("recording", "")
+    )
+    live.start(f"after-{node}")
+
+
+def test_the_robot_dies(live: LiveGraph) -> None:
+    live.start("without-robot")
+    pid = live.pid("simulated_cell")
+    live.kill("simulated_cell")
+    live.until(lambda: "/arm/tcp_pose is silent" in live.reason, "holds and says why")
+    back(live, "simulated_cell", pid)
+    live.until(lambda: live.mode is Mode.FAULT, "its clock went back")
+    live.until(lambda: live.session.phase == 0, "the episode is over")
+    assert live.ask("/intervention/clear_fault")[0]
+    live.start("after-robot")
