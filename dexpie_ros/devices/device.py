@@ -92,6 +92,24 @@ class Backoff:
         self._next = self.first
 
 
+class Pace:
+    """Thins a stream to a rate; a device of this very rate loses nothing to its jitter."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self._period, self._due = int(1e9 / rate_hz), 0
+
+    def takes(self, time_ns: int) -> bool:
+        """Whether the sample of ``time_ns`` belongs to the thinned stream."""
+        late = time_ns - self._due
+        if abs(late) > 4 * self._period:  # the first one, a pause, or a clock that was set
+            self._due = time_ns + self._period
+            return True
+        if late < -self._period // 2:
+            return False
+        self._due += self._period
+        return True
+
+
 class Worker(Generic[S]):
     """A device owned by one thread: opened, cycled, closed, and opened again after a loss.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rclpy.clock import Clock, ClockType
 
-from dexpie_ros.devices.device import DeviceError, Level, Status
+from dexpie_ros.devices.device import DeviceError, Level, Pace, Status
 from dexpie_ros.messages import read_command, stamp_ns
 from dexpie_ros.nodes.base import ContractNode
 from dexpie_ros.runtime import abort
@@ -26,7 +26,7 @@ class DeviceNode(ContractNode):
     ) -> None:
         """Publish samples at ``rate_hz`` at most, from a thread; ``start=False``: it is fed."""
         self.device = device
-        self._publish, self._gap_ns = publish, int(0.75e9 / rate_hz)
+        self._publish, self._pace = publish, Pace(rate_hz)
         self._stopping = threading.Event()
         self._shown = ""
         self.report_diagnostics(self._diagnose)
@@ -53,15 +53,13 @@ class DeviceNode(ContractNode):
 
     def _run(self) -> None:
         try:
-            seen, last_ns = 0, 0
+            seen = 0
             while not self._stopping.is_set():
                 sample = self.device.wait(seen, 0.2)
                 if sample is None:
                     continue
                 seen = self.device.samples.count
-                # a clock that was set back must not silence the device
-                if not 0 <= sample.time_ns - last_ns < self._gap_ns:
-                    last_ns = sample.time_ns
+                if self._pace.takes(sample.time_ns):
                     self._publish(sample)
         except Exception as error:  # noqa: BLE001 - it must end the node, not only this thread
             if self.context.ok():  # else: Ctrl-C came while something was being published
@@ -100,7 +98,7 @@ class ArbiterCommands:
         self._strangers: list[str] = []
         node.subscribe("/control/command", self._on_command)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        node.create_timer(0.1, self._look_around, clock=steady)
+        node.create_timer(0.25, self._look_around, clock=steady)
 
     def problem(self) -> str:
         """Empty while commands are followed, else why not."""
