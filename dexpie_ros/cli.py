@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dexpie_ros import __version__, bench
+from dexpie_ros import __version__, bench, security
 from dexpie_ros.config import ConfigError
 from dexpie_ros.devices.commands import add_parser as _add_calibrate
 from dexpie_ros.emulators.commands import add_parser as _add_emulate
@@ -22,7 +22,9 @@ from dexpie_ros.evaluation.commands import (
     add_experiment,
     add_label,
 )
+from dexpie_ros.nodes.monitor import add_parser as _add_monitor
 from dexpie_ros.training.commands import add_actor
+from dexpie_ros.training.retarget_commands import add_retarget
 from dexpie_ros.web import commands as web_commands
 
 Command = Callable[[argparse.Namespace], int]
@@ -172,6 +174,7 @@ def _add_train(groups: argparse._SubParsersAction) -> None:
     parser = groups.add_parser("train", help="train an actor or a critic from episodes")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     add_actor(actions)
+    add_retarget(actions)
     add_critic_training(actions, "critic")
 
 
@@ -179,6 +182,8 @@ _GROUPS = (
     _add_demo,
     _add_launch,
     _add_doctor,
+    _add_monitor,
+    security.add_parser,
     _add_calibrate,
     _add_emulate,
     episodes_commands.add_parser,

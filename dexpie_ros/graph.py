@@ -16,6 +16,7 @@ from pathlib import Path
 from dexpie_ros.config import ConfigError
 from dexpie_ros.graph_robot import ARBITER_LIMITS, calibration, drivers
 from dexpie_ros.node_spec import EXIT_CONFIG, PACKAGE, SUPERVISOR_VARIABLE, NodeSpec, Value
+from dexpie_ros.security import enclave_environment
 
 __all__ = [
     "EXIT_CONFIG",
@@ -125,8 +126,9 @@ NODES = (
     "session",
     "recorder",
     "keyboard",
+    "glove_motion",
 )
-"""Every kind of node. `keyboard` is in no stack: it wants a terminal of its own."""
+"""Every kind of node. The last two are in no stack: they want a terminal of their own."""
 
 
 def parse_arguments(words: Sequence[str]) -> dict[str, str]:
@@ -165,7 +167,10 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
         path = str(values[key])
         if path and not Path(path).exists():
             raise ConfigError(f"argument {key}:={path}: no such file or directory")
-    specs = _world(values) + _loop(values)
+    specs = [
+        replace(spec, env={**enclave_environment(spec.kind), **spec.env}) if spec.is_node else spec
+        for spec in _world(values) + _loop(values)
+    ]
     if not values["parameters"]:
         return specs
     files = (str(Path(str(values["parameters"])).absolute()),)

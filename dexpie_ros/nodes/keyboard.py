@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class Keyboard(ContractNode):
         self._askable = {action: self.client(service) for action, service in SERVICES.items()}
         self._end = self.client("/session/end_episode")
         for name in STREAMS:
-            self.subscribe(name, lambda _, name=name: self._seen(name), raw=True)
+            self.subscribe(name, partial(self._seen, name), raw=True)
         self.subscribe("/intervention/state", self._on_arbiter)
         self.subscribe("/session/state", self._on_session)
         self.subscribe("/session/plan", self._on_plan)
@@ -87,7 +88,7 @@ class Keyboard(ContractNode):
         super().destroy_node()
 
     # -- what is shown ---------------------------------------------------------------------------
-    def _seen(self, name: str) -> None:
+    def _seen(self, name: str, _message: bytes) -> None:
         self._streams.seen(name, time.monotonic_ns())
 
     def _on_arbiter(self, message: Any) -> None:

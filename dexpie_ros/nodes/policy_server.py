@@ -11,6 +11,7 @@ import dataclasses
 import queue
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class PolicyServer(ContractNode):
             self.subscribe("/simulation/state", self._on_objects)
         for camera in spec.images:
             topic = f"/camera/{camera}/color/image_raw"
-            self.subscribe(topic, lambda m, c=camera: self._on_image(c, m))
+            self.subscribe(topic, partial(self._on_image, camera))
         self.subscribe("/control/step", self._on_step)
         self.subscribe("/session/state", self._on_session)
         self.serve("/policy/start_episode", self._serve_start)

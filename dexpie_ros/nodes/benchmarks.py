@@ -1,0 +1,167 @@
+"""How well the graph keeps time: `dexpie bench graph`.
+
+The whole stack in real time, not in lockstep: simulated cell with both cameras, operator, teleop,
+policy server, arbiter, session and recorder, each in its process, an episode being recorded; and a
+further process, the measuring one, in the place of the arm's driver.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dexpie_ros.control.types import Mode
+from dexpie_ros.graph import NodeSpec, stack
+from dexpie_ros.nodes.base import interface
+from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.running_graph import RunningGraph
+
+SEED = 31_000
+DIRECT = ("/control/command", "/policy/chunk")
+
+
+def bench_graph(quick: bool = False) -> dict[str, float]:
+    """Takes about 30 s (quick) or 2 min on two free cores.
+
+    ``jitter_p99_ms``: deviation of the interval between two control steps from 40 ms, as published.
+    ``command_latency_p99_ms``: policy output -> driver without the wait for the tick at which an
+    action is due: p99 of the chunk's way to another process, plus p99 of the arbiter's decision,
+    plus p99 of the command's way to another process.
+    ``takeover_p99_ms``: from the operator's call of the service to the first control step that he
+    drives, both in the measuring process; at most a step and the two ways.
+    """
+    with tempfile.TemporaryDirectory(prefix="dexpie-bench-") as name:
+        folder = Path(name)
+        policy = _policy(folder, 40 if quick else 150)
+        specs = [
+            _patient(spec)
+            for spec in stack(
+                "deploy",
+                rtf=1,
+                lockstep=False,
+                directory=str(folder / "episodes"),
+                policy=str(policy),
+            )
+        ]
+        with (
+            RunningGraph(specs, log_file=folder / "graph.log") as graph,
+            SessionClient("bench", watch=graph.check) as client,
+        ):
+            client.wait_ready(nodes=[spec.name for spec in specs])
+            return _Measurement(client, str(policy)).run(8 if quick else 60)
+
+
+def _policy(folder: Path, iterations: int) -> Path:
+    """A trained policy of the usual size; how good it is does not matter here."""
+    from dexpie_ros.episodes.reader import read_episode
+    from dexpie_ros.policy.observation import ObservationSpec
+    from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
+    from dexpie_ros.training.train import actor_preset, train_actor
+
+    tasks = [Task("demonstration", SEED + k) for k in range(2)]
+    demos = run_all(LockstepConfig(), tasks, folder / "demos")
+    spec = ObservationSpec(parts=("tcp", "hand", "objects"), object_names=("bottle", "platform"))
+    preset = actor_preset("cpu", "bc", spec)
+    settings = replace(preset, loop=replace(preset.loop, iterations=iterations))
+    return train_actor(settings, [read_episode(d.directory) for d in demos], None, folder / "bc")
+
+
+def _patient(spec: NodeSpec) -> NodeSpec:
+    """An operator who lets the episode run on."""
+    if spec.kind != "simulated_operator":
+        return spec
+    limits = {"operator.limit": 3600.0, "operator.correction_limit": 3600.0}
+    return replace(spec, parameters={**spec.parameters, **limits})
+
+
+class _Measurement:
+    def __init__(self, client: SessionClient, policy: str) -> None:
+        self._client, self._policy = client, policy
+        self._ways: dict[str, list[float]] = {topic: [] for topic in DIRECT}
+        self._figures: dict[str, str] = {}
+        self._mode = Mode.HOLD
+        self._human_ns = 0
+        node = client.node
+        for topic in DIRECT:
+            node.subscribe(topic, self._timed(topic))
+        node.subscribe("/control/step", self._on_step)
+        node.subscribe("/diagnostics", self._on_diagnostics)
+        self._force = node.client("/intervention/force")
+        self._toggle = node.client("/intervention/toggle")
+
+    def _timed(self, topic: str) -> Any:
+        import rclpy.subscription
+
+        def take(_message: Any, info: Any) -> None:
+            stamp = info["source_timestamp"] if isinstance(info, dict) else info.source_timestamp
+            self._ways[topic].append((time.time_ns() - stamp) * 1e-6)
+
+        if hasattr(rclpy.subscription, "MessageInfo"):
+            return take
+        raise RuntimeError(
+            "bench graph: this ROS 2 does not tell when a message was sent; it needs Jazzy or later"
+        )
+
+    def _on_step(self, message: Any) -> None:
+        mode = Mode(message.mode)
+        if mode is Mode.HUMAN and self._mode is not Mode.HUMAN:
+            self._human_ns = time.monotonic_ns()
+        self._mode = mode
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            if status.name == "intervention_arbiter":
+                self._figures = {value.key: value.value for value in status.values}
+
+    def _until(self, mode: Mode, timeout_s: float = 20.0) -> None:
+        end = time.monotonic() + timeout_s
+        while self._mode is not mode:
+            if time.monotonic() > end:
+                raise RuntimeError(f"bench graph: no {mode.name} within {timeout_s:g} s")
+            self._client.spin_for(0.002)
+
+    def run(self, takeovers: int) -> dict[str, float]:
+        rng = np.random.default_rng(0)
+        client, request = self._client, interface("std_srvs/srv/Trigger").Request()
+        client.start("deployment", seed=SEED + 9, episode_id="bench", policy_id=self._policy)
+        self._until(Mode.POLICY)
+        client.spin_for(2.0)
+        for ways in self._ways.values():
+            ways.clear()
+        waits = []
+        for _ in range(takeovers):
+            pressed = time.monotonic_ns()
+            self._force.call_async(request)
+            self._until(Mode.HUMAN)
+            waits.append((self._human_ns - pressed) * 1e-6)
+            client.spin_for(float(rng.uniform(0.3, 0.6)))
+            self._toggle.call_async(request)
+            self._until(Mode.POLICY)
+            client.spin_for(float(rng.uniform(0.3, 0.6)))
+        client.spin_for(1.2)  # the newest report
+        figures = {name: float(value) for name, value in self._figures.items() if "_ms" in name}
+        client.end("aborted", discard=True)
+        command, chunk = (np.array(self._ways[topic]) for topic in DIRECT)
+        latency = [
+            float(np.percentile(command, q) + np.percentile(chunk, q))
+            + figures[f"decision_p{q}_ms"]
+            for q in (50, 99)
+        ]
+        return {
+            "jitter_p50_ms": figures["jitter_p50_ms"],
+            "jitter_p99_ms": figures["jitter_p99_ms"],
+            "command_latency_p50_ms": round(latency[0], 3),
+            "command_latency_p99_ms": round(latency[1], 3),
+            "command_way_p99_ms": round(float(np.percentile(command, 99)), 3),
+            "chunk_way_p99_ms": round(float(np.percentile(chunk, 99)), 3),
+            "decision_p99_ms": figures["decision_p99_ms"],
+            "takeover_p50_ms": round(float(np.percentile(waits, 50)), 3),
+            "takeover_p99_ms": round(float(np.percentile(waits, 99)), 3),
+            "steps": len(command),
+            "takeovers": takeovers,
+        }
