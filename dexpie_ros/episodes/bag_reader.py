@@ -10,33 +10,13 @@ from __future__ import annotations
 import mmap
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dexpie_ros.episodes import mcap_records as mcap
+from dexpie_ros.episodes.bag_walk import TopicMessages, Walk
 from dexpie_ros.episodes.episode import EpisodeError
-
-
-@dataclass
-class TopicMessages:
-    """Messages of one topic in the order of the file."""
-
-    type: str
-    log_time_ns: list[int] = field(default_factory=list)
-    publish_time_ns: list[int] = field(default_factory=list)
-    sequence: list[int] = field(default_factory=list)
-    payloads: list[memoryview] = field(default_factory=list)
-    """CDR; views into the file where the chunk is not compressed."""
-
-    def __len__(self) -> int:
-        return len(self.payloads)
-
-    def log_times(self) -> NDArray[np.int64]:
-        return np.array(self.log_time_ns, np.int64)
 
 
 @dataclass(frozen=True)
@@ -236,7 +216,7 @@ class BagReader:
         dict[str, mcap.Schema],
         dict[str, mcap.Channel],
     ]:
-        walk = _Walk()
+        walk = Walk()
         if self.index is not None:
             # So that damage to the first chunk, which declares them, does not cost all the others.
             walk.declare(self.index.schemas, self.index.channels)
@@ -275,7 +255,7 @@ class BagReader:
         self._count(walk)
         return walk.messages, walk.metadata, walk.by_type(), walk.by_topic()
 
-    def _chunk(self, walk: _Walk, records: memoryview) -> None:
+    def _chunk(self, walk: Walk, records: memoryview) -> None:
         position = 0
         while position < len(records):
             code, content, position = self._record(position, records)
@@ -285,7 +265,7 @@ class BagReader:
         """The next chunk behind damage, if the index knows one."""
         return next((offset for offset in self.chunk_offsets if offset > start), None)
 
-    def _count(self, walk: _Walk) -> None:
+    def _count(self, walk: Walk) -> None:
         if self.index is None:
             return
         for identifier, expected in self.index.statistics.counts.items():
@@ -296,60 +276,3 @@ class BagReader:
                 self.problems.append(
                     f"{self.path}: {topic}: {found} of {expected} messages could be read"
                 )
-
-
-class _Walk:
-    """Collects what the records of a file say."""
-
-    def __init__(self) -> None:
-        self.messages: dict[str, TopicMessages] = {}
-        self.metadata: list[tuple[str, dict[str, str]]] = []
-        self.counts: dict[int, int] = {}
-        self._schemas: dict[int, mcap.Schema] = {}
-        self._channels: dict[int, mcap.Channel] = {}
-        self._streams: dict[int, TopicMessages] = {}
-
-    def record(self, code: int, content: memoryview) -> None:
-        if code == mcap.MESSAGE:
-            if len(content) < mcap.MESSAGE_HEADER.size:
-                raise mcap.DamagedError("a message shorter than its header")
-            identifier, sequence, log, publish = mcap.MESSAGE_HEADER.unpack_from(content)
-            stream = self._streams.get(identifier)
-            if stream is None:
-                raise mcap.DamagedError(f"a message of the unknown channel {identifier}")
-            if log >= 1 << 63 or publish >= 1 << 63:
-                raise mcap.DamagedError("a message from beyond the year 2262")
-            stream.log_time_ns.append(log)
-            stream.publish_time_ns.append(publish)
-            stream.sequence.append(sequence)
-            stream.payloads.append(content[mcap.MESSAGE_HEADER.size :])
-            self.counts[identifier] = self.counts.get(identifier, 0) + 1
-        elif code == mcap.SCHEMA:
-            schema = mcap.schema(content)
-            self._schemas[schema.id] = schema
-        elif code == mcap.CHANNEL:
-            channel = mcap.channel(content)
-            if channel.id not in self._channels:
-                self._channel(channel)
-
-    def _channel(self, channel: mcap.Channel) -> None:
-        schema = self._schemas.get(channel.schema_id)
-        if schema is None:
-            raise mcap.DamagedError(f"{channel.topic} without a message definition")
-        # Two channels of one topic (several publishers) are one stream.
-        stream = self.messages.setdefault(channel.topic, TopicMessages(schema.name))
-        if stream.type != schema.name:
-            raise mcap.DamagedError(f"{channel.topic} is {stream.type} and {schema.name}")
-        self._channels[channel.id] = channel
-        self._streams[channel.id] = stream
-
-    def declare(self, schemas: dict[int, mcap.Schema], channels: dict[int, mcap.Channel]) -> None:
-        self._schemas.update(schemas)
-        for channel in channels.values():
-            self._channel(channel)
-
-    def by_type(self) -> dict[str, mcap.Schema]:
-        return {schema.name: schema for schema in self._schemas.values()}
-
-    def by_topic(self) -> dict[str, mcap.Channel]:
-        return {channel.topic: channel for channel in self._channels.values()}

@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typest
 
 from dexpie_ros import messages
 from dexpie_ros.control.types import Source
-from dexpie_ros.episodes.bag_reader import BagReader, TopicMessages
+from dexpie_ros.episodes.bag_reader import BagReader
 from dexpie_ros.episodes.cdr import CdrError, Columns, read_columns
 from dexpie_ros.episodes.episode import EpisodeError
 
@@ -42,7 +42,7 @@ def decoder(bag: BagReader, topic: str, expected: str) -> Decode:
 
 def decode_all(bag: BagReader, topic: str, expected: str) -> list[Any]:
     """All messages of a topic in the order of the file."""
-    stream: TopicMessages = bag.messages[topic]
+    stream = bag.messages[topic]
     decode = decoder(bag, topic, expected)
     return [decode(cdr) for cdr in stream.payloads]
 
