@@ -1,0 +1,383 @@
+"""The robot's graph with nothing left out but the robot: all drivers against all emulators.
+
+It is what `dexpie launch collect sim:=false hardware:=emulated` starts, with smaller cameras and more
+patience: other tests may keep the machine so busy that a process sleeps for half a second, and the
+robot's own bounds (100 ms) are those of a machine that has nothing else to do. The drivers' reaction
+times are measured device by device in test_devices_*.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
+from emulated import loopback, needs
+
+for library in ("rtde_control", "pymodbus", "pyrealsense2", "openvr", "zmq"):
+    needs(library)
+
+from dexpie_ros import contract, geometry
+from dexpie_ros.contract import Qos
+from dexpie_ros.control.types import Mode
+from dexpie_ros.emulators.peer import Control
+from dexpie_ros.episodes.reader import read_episode
+from dexpie_ros.graph import NodeSpec, stack
+from dexpie_ros.graph_robot import CONTROL_PORTS
+from dexpie_ros.messages import read_pose, stamp_ns
+from dexpie_ros.nodes.base import interface, status_level
+from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.running_graph import RunningGraph
+
+WIDTH, HEIGHT, FPS = 320, 240, 30
+OK, WARN, ERROR, STALE = range(4)
+Trigger = "std_srvs/srv/Trigger"
+
+
+PATIENCE = {
+    "arm_driver": {
+        "arm.watchdog_hz": 1.0, "arm.hold_after": 0.9, "arm.lost_after": 2.0,
+        "arm.unlock_delay": 0.4, "command_timeout_s": 1.0,
+    },
+    "hand_driver": {"hand.timeout": 0.5, "command_timeout_s": 1.0},
+    "camera_driver": {"realsense.width": WIDTH, "realsense.height": HEIGHT, "realsense.fps": FPS},
+    "teleop": {"teleop.stale_seconds": 1.0},
+    "intervention_arbiter": {
+        "guard.arm_s": 1.0, "guard.hand_s": 1.0, "guard.session_s": 20.0, "operator_s": 1.0,
+    },
+}  # fmt: skip
+EMULATORS = {
+    "realsense": ("--width", str(WIDTH), "--height", str(HEIGHT), "--fps", str(FPS)),
+    "ur5": ("--unlock-delay", "0.2"),
+}
+
+
+def fit_to_a_small_machine(specs: list[NodeSpec]) -> list[NodeSpec]:
+    fitted = []
+    for spec in specs:
+        if spec.arguments is not None:
+            more = EMULATORS.get(spec.module.rpartition(".")[2], ())
+            fitted.append(replace(spec, arguments=(*spec.arguments, *more)))
+        else:
+            parameters = {**spec.parameters, **PATIENCE.get(spec.kind, {})}
+            fitted.append(replace(spec, parameters=parameters))
+    return fitted
+
+
+@dataclass
+class Cell:
+    """Hands on the running graph."""
+
+    client: SessionClient
+    graph: RunningGraph
+    emulators: dict[str, Control]
+    episodes: Path
+    log: Path
+    statuses: dict[str, tuple[int, str, dict[str, str]]] = field(default_factory=dict)
+    modes: list[tuple[Mode, str]] = field(default_factory=list)
+    newest: dict[str, Any] = field(default_factory=dict)
+
+    def listen(self) -> None:
+        node = self.client.node
+        node.subscribe("/diagnostics", self._on_diagnostics)
+        node.subscribe("/intervention/state", lambda m: self.modes.append((Mode(m.mode), m.reason)))
+        for topic in ("/arm/tcp_pose", "/hand/joint_states", "/teleop/command"):
+            node.subscribe(topic, lambda m, t=topic: self.newest.__setitem__(t, m))
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for s in message.status:
+            values = {pair.key: pair.value for pair in s.values}
+            self.statuses[s.name] = (status_level(s), s.message, values)
+
+    def until(self, condition: Callable[[], bool], what: str, timeout: float = 15.0) -> None:
+        end = time.monotonic() + timeout
+        while not condition():
+            self.client.spin_for(0.02)
+            if time.monotonic() > end:
+                log = self.log.read_text(encoding="utf-8")[-3000:]
+                raise AssertionError(f"{what}\n{self.statuses}\n{self.modes[-3:]}\n{log}")
+
+    def until_status(self, name: str, level: int, text: str = "", timeout: float = 15.0) -> None:
+        def holds() -> bool:
+            found = self.statuses.get(name, (-1, "", {}))
+            return found[0] == level and text in found[1]
+
+        self.until(holds, f"{name} never said {text!r} at level {level}", timeout)
+
+    def until_mode(self, mode: Mode, text: str = "") -> None:
+        self.until(
+            lambda: bool(self.modes) and self.modes[-1][0] is mode and text in self.modes[-1][1],
+            f"the arbiter never was {mode.name} because of {text!r}",
+        )
+
+    def call(self, service: str) -> Any:
+        client = self.client.node.client(service)
+        assert client.wait_for_service(timeout_sec=10.0), service
+        future = client.call_async(interface(Trigger).Request())
+        self.until(future.done, f"{service} did not answer")
+        return future.result()
+
+    def tcp(self) -> np.ndarray:
+        """The newest measured position."""
+        return np.array(read_pose(self.newest["/arm/tcp_pose"].pose).position)
+
+    def hand(self) -> np.ndarray:
+        return np.array(self.newest["/hand/joint_states"].position)
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
+    folder, host = tmp_path_factory.mktemp("hardware"), loopback()
+    episodes, log = folder / "episodes", folder / "graph.log"
+    specs = stack(
+        "collect", sim=False, hardware="emulated", emulators=host, directory=str(episodes)
+    )
+    with (
+        RunningGraph(fit_to_a_small_machine(specs), log_file=log) as graph,
+        SessionClient(watch=graph.check) as client,
+    ):
+        client.wait_ready(nodes=[spec.name for spec in specs if spec.is_node])
+        emulators = {name: Control(host, port) for name, port in CONTROL_PORTS.items()}
+        made = Cell(client, graph, emulators, episodes, log)
+        made.listen()
+        yield made
+        for control in emulators.values():
+            control.close()
+
+
+DRIVERS = (
+    "arm_driver", "hand_driver", "camera_front", "camera_wrist", "tracker_driver", "glove_driver",
+)  # fmt: skip
+
+
+def settled(cell: Cell) -> None:
+    """All devices well and the arm following."""
+    for name in DRIVERS:
+        cell.until_status(name, OK, timeout=30.0)
+
+
+def take_over(cell: Cell) -> None:
+    def accepted() -> bool:
+        return bool(cell.call("/intervention/force").success)
+
+    cell.until(accepted, "the takeover was never accepted")
+    cell.until_mode(Mode.HUMAN)
+
+
+def test_the_graph_is_the_contract(cell: Cell) -> None:
+    settled(cell)
+    kinds = {"camera_front": "camera_driver", "camera_wrist": "camera_driver"}
+    running = {spec.name: spec.kind for spec in stack("collect", sim=False)}
+    node = cell.client.node
+    for topic in contract.TOPICS:
+        expected = set(topic.publisher.split("|")) & set(running.values())
+        infos = node.get_publishers_info_by_topic(topic.name)
+        writers = {kinds.get(info.node_name, info.node_name) for info in infos}
+        if topic.publisher not in ("all", "anyone"):
+            assert writers == expected, topic.name
+        for info in infos:
+            assert info.topic_type == topic.type, topic.name
+            latched = info.qos_profile.durability.name == "TRANSIENT_LOCAL"
+            assert latched == (topic.qos is Qos.STATE), topic.name
+    services = dict(node.get_service_names_and_types())
+    for name in contract.ROBOT_SERVICES:
+        assert services[name] == [contract.SERVICES[name]]
+
+
+RATES = {
+    "/arm/joint_states": 125,
+    "/arm/tcp_pose": 125,
+    "/hand/joint_states": 25,
+    "/teleop/tracker": 100,
+    "/teleop/glove": 60,
+    "/control/step": 25,
+    "/camera/front/color/image_raw": FPS,
+    "/camera/wrist/color/image_raw/compressed": FPS,
+}
+
+
+@pytest.mark.parametrize("topic", RATES)
+def test_streams_come_at_their_rates_with_capture_stamps(cell: Cell, topic: str) -> None:
+    """One topic at a time: a Python process that hears everything loses some of it."""
+    settled(cell)
+    heard: list[Any] = []
+    subscription = cell.client.node.subscribe(topic, heard.append, depth=500)
+    cell.until(lambda: bool(heard), f"nothing on {topic}")
+    rates: list[str] = []
+    for _ in range(20):  # a busy machine gives a second of its time now and then
+        heard.clear()
+        if holds(cell, heard, RATES[topic], rates):
+            break
+    cell.client.node.destroy_subscription(subscription)
+    assert len(rates) < 20, rates
+    times = [stamp_ns(message.header.stamp) for message in heard]
+    assert times == sorted(set(times)) and abs(time.time_ns() - times[-1]) < 2e9
+    assert heard[0].header.frame_id == contract.BY_NAME[topic].frame
+
+
+def holds(cell: Cell, heard: list[Any], nominal: float, rates: list[str]) -> bool:
+    """Whether a rate is right for one second; no better than the emulated arm's own cycle."""
+    robot, began = cell.emulators["emulator_ur5"], time.monotonic()
+    since = robot.ask("time")
+    cell.client.spin_for(1.0)
+    count, seconds = len(heard), time.monotonic() - began
+    given = min(1.0, len(robot.ask("trace", since_ns=since)) / seconds / 125.0)
+    rates.append(f"{count / seconds:.1f} Hz where the machine gives {given:.2f}")
+    return 0.8 * given * nominal < count / seconds < 1.1 * nominal + 2
+
+
+def test_camera_info_is_latched_and_the_cameras_own(cell: Cell) -> None:
+    heard: list[Any] = []
+    topic = "/camera/wrist/color/camera_info"
+    subscription = cell.client.node.subscribe(topic, heard.append)
+    cell.until(lambda: bool(heard), f"nothing on {topic}")
+    cell.client.node.destroy_subscription(subscription)
+    focal = 615.0 * WIDTH / 640
+    assert (heard[0].width, heard[0].height) == (WIDTH, HEIGHT)
+    assert heard[0].k[0] == heard[0].p[0] == focal and heard[0].k[2] == WIDTH / 2
+
+
+def test_the_operator_moves_the_emulated_arm_and_hand_and_it_is_recorded(cell: Cell) -> None:
+    settled(cell)
+    vive, glove = cell.emulators["emulator_vive"], cell.emulators["emulator_manus"]
+    place = geometry.make_pose(np.eye(3), [0.0, 1.2, -0.3])
+    vive.ask("place", matrix=place.tolist())
+    glove.ask("hold", closed=0.0)
+    cell.client.spin_for(0.5)
+    cell.client.start("demonstration", episode_id="by-hand")
+    take_over(cell)
+    cell.client.spin_for(0.6)
+    start, opened = cell.tcp(), cell.hand()
+    assert opened.min() > 0.7
+    for step in range(20):
+        place[0, 3] = 0.004 * (step + 1)
+        vive.ask("place", matrix=place.tolist())
+        cell.client.spin_for(0.04)
+    glove.ask("hold", closed=1.0)
+    cell.until(
+        lambda: bool(abs(np.linalg.norm(cell.tcp() - start) - 0.08) < 0.003),
+        "the arm did not move by the operator's 8 cm",
+    )
+    cell.until(lambda: cell.hand()[:4].max() < 0.3, "the hand did not close with the glove")
+    directory = Path(cell.client.end("success"))
+    glove.ask("hold")
+    vive.ask("place")
+    episode = read_episode(directory)
+    assert episode.success and episode.human.sum() > 10
+    assert np.linalg.norm(episode.tcp[-1, :3, 3] - episode.tcp[0, :3, 3]) > 0.07
+    lag = np.linalg.norm(episode.tcp[:, :3, 3] - episode.command_tcp[:, :3, 3], axis=1)
+    assert np.median(lag) < 0.03, "the arm follows the commands that are recorded as executed"
+    assert episode.images("front")[5].shape == (HEIGHT, WIDTH, 3)
+    assert 35 < float(np.median(np.diff(episode.time_ns))) * 1e-6 < 90
+
+
+def test_a_protective_stop_stops_everything_until_the_operator_recovers(cell: Cell) -> None:
+    settled(cell)
+    robot = cell.emulators["emulator_ur5"]
+    robot.ask("protective_stop")
+    cell.until_status("arm_driver", ERROR, "protective stop")
+    cell.until_mode(Mode.FAULT, "protective stop")
+    where = cell.tcp()
+    cell.client.spin_for(0.3)
+    assert np.linalg.norm(cell.tcp() - where) < 1e-6
+    assert cell.statuses["arm_driver"][2]["device"] == "arm"
+    answer = cell.call("/arm/recover")
+    assert answer.success, answer.message
+    cell.until_status("arm_driver", OK)
+    assert cell.modes[-1][0] is Mode.FAULT, "only the operator clears it"
+    assert cell.call("/intervention/clear_fault").success
+    cell.until(lambda: cell.modes[-1][0] is not Mode.FAULT, "the fault was not cleared")
+    again = cell.call("/arm/recover")
+    assert not again.success and "not stopped" in again.message
+
+
+def test_a_silent_hand_makes_the_arbiter_hold_and_comes_back(cell: Cell) -> None:
+    settled(cell)
+    hand = cell.emulators["emulator_inspire"]
+    hand.ask("line_fault", kind="silence")
+    cell.until(lambda: "/hand/joint_states" in cell.modes[-1][1], "the arbiter did not hold")
+    cell.until_status("hand_driver", ERROR)
+    assert "hand" in cell.statuses["hand_driver"][1]
+    hand.ask("line_fault", kind="")
+    cell.until_status("hand_driver", OK)
+    cell.until(lambda: "/hand" not in cell.modes[-1][1], "the arbiter did not go on")
+
+
+def test_hand_errors_are_cleared_on_request(cell: Cell) -> None:
+    settled(cell)
+    hand = cell.emulators["emulator_inspire"]
+    hand.ask("stall", finger=3)
+    cell.until_status("hand_driver", ERROR, "index: stall")
+    assert cell.call("/hand/clear_errors").success
+    cell.until_status("hand_driver", OK)
+
+
+def test_an_unplugged_camera_is_named_and_comes_back(cell: Cell) -> None:
+    settled(cell)
+    camera = cell.emulators["emulator_wrist"]
+    camera.ask("unplug")
+    cell.until_status("camera_wrist", ERROR)
+    assert cell.statuses["camera_wrist"][2]["serial"] == "emulated-wrist"
+    assert cell.statuses["camera_front"][0] == OK
+    camera.ask("plug")
+    cell.until_status("camera_wrist", OK)
+
+
+def test_a_frozen_glove_and_a_lost_tracker_make_the_takeover_hold(cell: Cell) -> None:
+    settled(cell)
+    vive, glove = cell.emulators["emulator_vive"], cell.emulators["emulator_manus"]
+    cell.client.start("demonstration", episode_id="lost")
+    take_over(cell)
+    glove.ask("freeze")
+    cell.until_status("glove_driver", STALE, "frozen")
+    cell.until_mode(Mode.HUMAN, "lost")
+    glove.ask("freeze", on=False)
+    cell.until_status("glove_driver", OK)
+    vive.ask("tracking", result=201, valid=False)
+    cell.until_status("tracker_driver", STALE, "out of range of the lighthouses")
+    cell.until_mode(Mode.HUMAN, "lost")
+    vive.ask("tracking")
+    cell.until_status("tracker_driver", OK)
+    cell.client.end("aborted", discard=True)
+
+
+def test_without_a_heartbeat_of_the_arbiter_arm_and_hand_hold(cell: Cell) -> None:
+    settled(cell)
+    pid = cell.graph.supervisor.nodes["intervention_arbiter"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        cell.until_status("arm_driver", WARN, "no /control/command")
+        cell.until_status("hand_driver", WARN, "see intervention_arbiter")
+        where = cell.tcp()
+        cell.client.spin_for(0.3)
+        assert np.linalg.norm(cell.tcp() - where) < 1e-6
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    cell.until_status("arm_driver", OK)
+
+
+def test_only_the_arbiter_is_obeyed(cell: Cell) -> None:
+    settled(cell)
+    node = cell.client.node
+    stranger = node.publisher("/control/command")
+    cell.until_status("arm_driver", WARN, "not following: session_client publishes")
+    node.destroy_publisher(stranger)
+    cell.until_status("arm_driver", OK)
+
+
+def test_a_lost_connection_to_the_arm_is_taken_up_again(cell: Cell) -> None:
+    settled(cell)
+    robot = cell.emulators["emulator_ur5"]
+    robot.ask("drop")
+    cell.until_status("arm_driver", ERROR)
+    cell.until_status("arm_driver", OK)
+    assert robot.ask("state")["sessions"] == 2, "one to read, one to control"
