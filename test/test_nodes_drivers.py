@@ -1,0 +1,192 @@
+"""What the drivers do beyond their devices: other inputs, refusals, and whom they obey."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels")
+from emulated import loopback
+from rclpy.executors import SingleThreadedExecutor
+
+from dexpie_ros.config import ConfigError
+from dexpie_ros.control.retargeting import ERGONOMICS
+from dexpie_ros.control.types import Command, Source
+from dexpie_ros.devices import calibration
+from dexpie_ros.devices.device import Level
+from dexpie_ros.geometry import Pose
+from dexpie_ros.nodes import glove_driver
+from dexpie_ros.nodes.arm_driver import ArmDriver
+from dexpie_ros.nodes.base import ContractNode
+from dexpie_ros.nodes.camera_driver import CameraDriver
+from dexpie_ros.nodes.device_node import ArbiterCommands
+from dexpie_ros.nodes.hand_driver import HandDriver
+from dexpie_ros.nodes.teleop import TeleopNode
+from dexpie_ros.nodes.tracker_driver import TrackerDriver
+
+
+class World:
+    """One process' nodes and a way to let time pass for them."""
+
+    def __init__(self) -> None:
+        self._executor = SingleThreadedExecutor()
+        self._nodes: list[Any] = []
+
+    def add(self, node: Any) -> Any:
+        self._nodes.append(node)
+        self._executor.add_node(node)
+        return node
+
+    def until(self, condition: Callable[[], bool], timeout: float = 15.0) -> None:
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, "did not come about"
+            self.spin_once()
+
+    def spin_once(self) -> None:
+        self._executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self._executor.shutdown(timeout_sec=1.0)
+        for node in self._nodes:
+            node.destroy_node()
+
+
+@contextmanager
+def world(*parameters: str) -> Iterator[World]:
+    words = [word for parameter in parameters for word in ("-p", parameter)]
+    rclpy.init(args=["--ros-args", *words] if words else None)
+    made = World()
+    try:
+        yield made
+    finally:
+        made.close()
+        rclpy.try_shutdown()
+
+
+# -- gloves ----------------------------------------------------------------------------------------
+def vendor_message(side: str, degrees: float) -> Any:
+    entries = [SimpleNamespace(type=name, value=degrees) for name in ERGONOMICS]
+    return SimpleNamespace(side=side, ergonomics=entries)
+
+
+def test_gloves_of_the_vendors_ros_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    # any message class will do: the message itself is handed in below
+    monkeypatch.setattr(glove_driver, "VENDOR_TYPE", "dexpie_msgs/msg/GloveErgonomics")
+    with world() as w:
+        node = w.add(glove_driver.GloveDriver())
+        peer = w.add(ContractNode("listener"))
+        heard: list[Any] = []
+        peer.subscribe("/teleop/glove", heard.append)
+        assert node.get_subscriptions_info_by_topic("/manus_glove_1")
+        status = node.judge(node.device.status())
+        assert status.level is Level.ERROR and "manus_data_publisher" in status.message
+
+        def comes() -> bool:
+            node._on_vendor(vendor_message("Left", 1.0))
+            node._on_vendor(vendor_message("Right", 10.0 + len(heard) + time.monotonic() % 1))
+            return bool(heard)
+
+        w.until(comes)
+        assert heard[0].side == "right" and list(heard[0].type) == list(ERGONOMICS)
+        assert heard[0].value[0] >= 10.0
+        assert node.judge(node.device.status()).level is Level.OK
+
+
+def test_a_missing_vendor_package_is_an_error_only_where_it_was_asked_for() -> None:
+    with world("source:=ros"), pytest.raises(ConfigError, match="manus_ros2_msgs is not installed"):
+        glove_driver.GloveDriver()
+
+
+# -- trackers and cameras --------------------------------------------------------------------------
+def test_the_cube_waits_for_its_camera_and_then_looks() -> None:
+    with world("tracker:=aruco") as w:
+        node = w.add(TrackerDriver())
+        w.until(lambda: "no camera_info yet" in node.judge(node.device.status()).message)
+        camera = w.add(ContractNode("camera"))
+        info = camera.publisher("/camera/front/color/camera_info")
+        image = camera.publisher("/camera/front/color/image_raw")
+        info.publish(camera.messages.camera_info(1, "front", 64, 48, 60.0))
+
+        def looked() -> bool:
+            blank = np.zeros((48, 64, 3), np.uint8)
+            image.publish(camera.messages.image(time.time_ns(), "front", blank))
+            return "0 faces of the cube" in node.device.status().message
+
+        w.until(looked)
+
+
+def test_a_serial_number_must_be_given() -> None:
+    with world(), pytest.raises(ConfigError, match="serial is empty; list cameras with"):
+        CameraDriver()
+    with world(), pytest.raises(ConfigError, match="serial is empty; SteamVR shows it"):
+        TrackerDriver()
+
+
+def test_an_emulated_arm_is_not_looked_for_in_the_laboratory() -> None:
+    with world("hardware:=emulated"), pytest.raises(ConfigError, match="no loopback address"):
+        ArmDriver()
+
+
+# -- whom arm and hand obey ------------------------------------------------------------------------
+COMMAND = Command(Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])), np.ones(6))
+
+
+def test_only_fresh_commands_of_the_arbiter_are_taken() -> None:
+    with world() as w:
+        driver = w.add(ContractNode("driver"))
+        taken: list[Command] = []
+        gate = ArbiterCommands(driver, taken.append, 0.3)
+        assert "waiting for the first" in gate.problem()
+        arbiter = w.add(ContractNode("intervention_arbiter"))
+        output = arbiter.publisher("/control/command")
+
+        def send(age_s: float = 0.0) -> None:
+            stamp = arbiter.now_ns() - int(age_s * 1e9)
+            output.publish(arbiter.messages.control_command(stamp, COMMAND, 1, Source.POLICY))
+
+        w.until(lambda: send(age_s=5.0) or driver.count_publishers("/control/command") == 1)  # type: ignore[func-returns-value]
+        w.until(lambda: send() or bool(taken))  # type: ignore[func-returns-value]
+        assert gate.problem() == "" and np.array_equal(taken[0].hand, np.ones(6))
+        w.until(lambda: "no /control/command for" in gate.problem())
+        stranger = w.add(ContractNode("stranger")).publisher("/control/command")
+        assert stranger is not None
+        w.until(lambda: "stranger publishes /control/command as well" in gate.problem())
+        count = len(taken)
+        for _ in range(20):
+            send()
+            w.spin_once()
+        assert len(taken) == count, "with two voices nobody is obeyed"
+
+
+def test_arm_and_hand_come_up_without_their_devices() -> None:
+    host = loopback()
+    with world(f"arm.host:={host}", f"hand.host:={host}") as w:
+        for node in (w.add(ArmDriver()), w.add(HandDriver())):
+            w.until(lambda n=node: n.judge(n.device.status()).level is Level.ERROR)
+            values = node.judge(node.device.status()).values
+            assert host in values["where"] and values["hardware"] == "real"
+        w.until(lambda: host in node.device.status().message)
+        answer = node._on_clear_errors(None, SimpleNamespace())
+        assert not answer.success and host in answer.message
+
+
+# -- calibrations ----------------------------------------------------------------------------------
+def test_the_teleoperation_takes_its_calibrations(tmp_path: Any) -> None:
+    mounting = calibration.TrackerMounting((0.0, 0.0, 1.0, 0.0))
+    calibration.save(tmp_path / "tracker.yaml", "tracker", "LHR-1", mounting)
+    with world(f"tracker_calibration:={tmp_path / 'tracker.yaml'}"):
+        node = TeleopNode()
+        assert node.parameters.calibrated().mounting_quaternion == (0.0, 0.0, 1.0, 0.0)
+        node.destroy_node()
+    with (
+        world(f"glove_calibration:={tmp_path / 'tracker.yaml'}"),
+        pytest.raises(ConfigError, match="is a tracker calibration, a glove one is wanted"),
+    ):
+        TeleopNode()
