@@ -91,6 +91,18 @@ install_system_packages() {
   fi
 }
 
+# The tests of `dexpie web` drive a browser; nothing else needs one, so without it they are skipped.
+install_browser() {
+  command -v chromium >/dev/null && return 0
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing chromium, for the tests of the page"
+    { apt-get update -qq &&
+      env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium
+    } >>"$LOG" 2>&1 && return 0
+  fi
+  say "chromium is not here: the tests of the page will be skipped (Debian: apt-get install chromium)"
+}
+
 make_venv() { # $1: Python, rest: options of venv
   local options=("${@:2}") made_for
   made_for="$1 ${options[*]-}"
@@ -166,6 +178,7 @@ fi
 say "1/3 Python and system libraries"
 python=$(pick_python)
 install_system_packages "$python"
+install_browser
 rm -f $STAMP
 if [ -n "${ROS_DISTRO:-}" ] && "$python" -c 'import rclpy' >/dev/null 2>&1; then
   set_up_with_sourced_ros "$python"

@@ -96,6 +96,7 @@ def listen(host: str, port: int | None) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(where)
+            listening.listen(128)
         except (OSError, OverflowError) as error:
             listening.close()
             problem = f"{host}:{number}: {error}; choose another with --port"

@@ -35,7 +35,7 @@ export async function show(main, query) {
 
 // A failed episode first, then what was recorded to correct it.
 function pairsOf(rows) {
-  const groups = Map.groupBy ? Map.groupBy(rows.filter((row) => row.pair), (row) => row.pair) : new Map();
+  const groups = gather(rows.filter((row) => row.pair), (row) => row.pair);
   return [...groups].flatMap(([key, members]) => {
     const correction = members.find((row) => row.kind === "correction");
     const failed = members.find((row) => row !== correction);
@@ -43,13 +43,15 @@ function pairsOf(rows) {
   });
 }
 
+function gather(rows, by) {
+  const groups = new Map();
+  for (const row of rows) groups.set(by(row), [...(groups.get(by(row)) || []), row]);
+  return groups;
+}
+
 function startsOf(rows) {
   const starts = rows.filter((row) => row.seed >= 0 && ["deployment", "evaluation"].includes(row.kind));
-  const groups = new Map();
-  for (const row of starts) {
-    const key = `${row.task} ${row.stage} ${row.seed}`;
-    groups.set(key, [...(groups.get(key) || []), row]);
-  }
+  const groups = gather(starts, (row) => `${row.task} ${row.stage} ${row.seed}`);
   return [...groups].flatMap(([key, members]) => {
     const first = members[0];
     return members.filter((row) => row.policy !== first.policy).map((row) => ({

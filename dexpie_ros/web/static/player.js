@@ -138,7 +138,11 @@ export function controls(player) {
   const play = h("button", { type: "button", class: "play", onclick: () => player.toggle() });
   const scrub = h("input", {
     type: "range", min: 0, max: player.last, step: 1, value: 0, ariaLabel: "Control step", class: "scrub",
-    oninput: () => { player.toggle(false); player.seek(Number(scrub.value)); } });
+    oninput: () => {
+      const wanted = Number(scrub.value); // pausing puts the slider back to where the player is
+      player.toggle(false);
+      player.seek(wanted);
+    } });
   const time = h("output", { class: "time" });
   const speed = h("select", { ariaLabel: "Speed", onchange: () => { player.speed = Number(speed.value); player.origin = null; } },
     SPEEDS.map((value) => h("option", { value, selected: value === 1 }, `${value} ×`)));

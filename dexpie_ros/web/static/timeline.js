@@ -83,13 +83,15 @@ export class Timeline {
   }
 }
 
-function lane(name, unit, description, content, read, legend = []) {
+// limits: what stands at the upper and the lower edge of the plot.
+function lane(name, unit, description, content, read, legend = [], limits = null) {
   const svg = s("svg", { preserveAspectRatio: "none", role: "img", "aria-label": description }, content);
   const now = h("span", { class: "now" });
   const keys = legend.map(([style, text]) => h("span", { class: "key" }, h("i", { class: style }), text));
   const element = h("div", { class: `lane lane-${name.split(" ")[0].toLowerCase()}` },
     h("div", { class: "lane-name" }, h("strong", {}, name), unit ? ` ${unit}` : "", now, h("span", { class: "legend" }, keys)),
-    h("div", { class: "plot" }, svg));
+    h("div", { class: "plot" }, svg, limits ? [h("span", { class: "limit upper", "aria-hidden": "true" }, limits[1]),
+      h("span", { class: "limit lower", "aria-hidden": "true" }, limits[0])] : null));
   return { name, svg, now, read, element };
 }
 
@@ -106,7 +108,10 @@ function scale(columns, least = null, most = null) {
   }
   if (!(high > low)) { low = (Number.isFinite(low) ? low : 0) - 0.5; high = low + 1; }
   const pad = 0.06 * (high - low);
-  return (v) => HEIGHT * (1 - (v - low + pad) / (high - low + 2 * pad));
+  const y = (v) => HEIGHT * (1 - (v - low + pad) / (high - low + 2 * pad));
+  const digits = Math.max(0, Math.min(3, 1 - Math.floor(Math.log10(high - low))));
+  y.limits = [low.toFixed(digits), high.toFixed(digits)];
+  return y;
 }
 
 function curve(x, values, y, style) {
@@ -158,24 +163,24 @@ function build(series, labels) {
   const present = [...new Set(series.source)].sort();
   const said = present.map((value) => `${series.sources[value]} ${Math.round((100 * series.source.filter((v) => v === value).length) / steps)} %`).join(", ");
   const lanes = [lane("Driver", "", `who drove: ${said}`, [...bands, ...flagged, group, ...events], (i) =>
-    `${series.sources[series.source[i]]}, ${series.modes[series.mode[i]]}${series.flagged[i] ? ", out of tolerance" : ""}${series.contact[i] ? ", contact" : ""}`,
+    `${series.sources[series.source[i]]}${series.modes[series.mode[i]] === series.sources[series.source[i]] ? "" : ` (mode ${series.modes[series.mode[i]]})`}${series.flagged[i] ? ", out of tolerance" : ""}${series.contact[i] ? ", contact" : ""}`,
   [...present.map((value) => [`source-${series.sources[value]}`, series.sources[value]]),
     ...(flagged.length ? [["mark-flag", "out of tolerance"]] : [])])];
   lanes[0].marks = group;
   if (labels) {
     const y = scale([labels.value]);
     lanes.push(lane("Value", "", `value from ${fixed(Math.min(...labels.value), 2)} to ${fixed(Math.max(...labels.value), 2)}`,
-      [curve(x, labels.value, y, "one")], (i) => fixed(labels.value[i], 3)));
+      [curve(x, labels.value, y, "one")], (i) => fixed(labels.value[i], 3), [], y.limits));
     const ya = scale([labels.advantage, [0, labels.q_low ?? 0, labels.q_high ?? 0]]);
     const thresholds = ["q_low", "q_high"].filter((key) => key in labels).map((key) => level(labels[key], ya, total, "dashed"));
     lanes.push(lane("Advantage", "", "advantage; dashed: thresholds of bad and good", [level(0, ya, total, "zero"), ...thresholds,
-      curve(x, labels.advantage, ya, "one")], (i) => fixed(labels.advantage[i], 3)));
+      curve(x, labels.advantage, ya, "one")], (i) => fixed(labels.advantage[i], 3), [], ya.limits));
     const yo = scale([[0, 1]]);
     const word = (v) => (v > 2 / 3 ? "good" : v < 1 / 3 ? "bad" : "unclear");
     const judged = runs(labels.optimality.map(word)).map(({ value, start, end: stop }) =>
       s("rect", { x: x[start], width: end(stop) - x[start], y: 0, height: HEIGHT, class: `judged-${value}` }));
     lanes.push(lane("Optimality", "", "optimality between 0 and 1", [...judged, curve(x, labels.optimality, yo, "ink")], (i) =>
-      `${fixed(labels.optimality[i], 2)} ${word(labels.optimality[i])}`, [["judged-good", "good"], ["judged-unclear", "unclear"], ["judged-bad", "bad"]]));
+      `${fixed(labels.optimality[i], 2)} ${word(labels.optimality[i])}`, [["judged-good", "good"], ["judged-unclear", "unclear"], ["judged-bad", "bad"]], ["0", "1"]));
   }
   const axes = ["x", "y", "z"];
   const centre = series.position.map((column) => {
@@ -189,15 +194,15 @@ function build(series, labels) {
     ...measured.map((column, k) => curve(x, column, yp, `faint axis-${k}`)),
     ...wanted.map((column, k) => curve(x, column, yp, `thin axis-${k}`))],
   (i) => axes.map((_, k) => fixed(series.position[k][i], 3)).join(" "),
-  [...axes.map((axis, k) => [`line axis-${k}`, axis]), ["line ink", "thin: command"]]));
+  [...axes.map((axis, k) => [`line axis-${k}`, axis]), ["line ink", "thin: command"]], yp.limits));
   const yh = scale([[0, 1]]);
   lanes.push(lane("Hand", "opening", "commanded and measured finger openings", [
     ...series.hand.map((column, k) => curve(x, column, yh, `faint finger-${k}`)),
     ...series.command_hand.map((column, k) => curve(x, column, yh, `thin finger-${k}`))],
-  (i) => series.hand.map((column) => fixed(column[i], 2)).join(" "), series.hand_names.map((name, k) => [`line finger-${k}`, name])));
+  (i) => series.hand.map((column) => fixed(column[i], 2)).join(" "), series.hand_names.map((name, k) => [`line finger-${k}`, name]), ["0", "1"]));
   const ye = scale([series.position_error_mm], 0);
   lanes.push(lane("Tracking", "error, mm", "distance between command and measurement", [curve(x, series.position_error_mm, ye, "one")],
-    (i) => `${fixed(series.position_error_mm[i], 1, " mm")} ${fixed(series.angle_error_deg[i], 1, "°")}`));
+    (i) => `${fixed(series.position_error_mm[i], 1, " mm")} ${fixed(series.angle_error_deg[i], 1, "°")}`, [], ye.limits));
   const newest = (stamps, i) => {
     let found = -1;
     for (let k = 0; k < stamps.length && stamps[k] <= x[i] + 1e-6; k++) found = k;
@@ -210,7 +215,7 @@ function build(series, labels) {
       level(alignment.limit, y, total, "dashed"), curve(alignment.seconds, alignment.deg, y, "one")], (i) => {
       const k = newest(alignment.seconds, i);
       return k < 0 ? "–" : `${fixed(alignment.deg[k], 0, "°")} ${alignment.aligned[k] ? "aligned" : "not aligned"}`;
-    }));
+    }, [], y.limits));
   }
   if (latency.seconds?.length) {
     const y = scale([latency.ms], 0);
@@ -218,7 +223,7 @@ function build(series, labels) {
       s("line", { x1: latency.seconds[k], x2: latency.seconds[k], y1: y(0), y2: y(ms), class: "stem" })), (i) => {
       const k = newest(latency.seconds, i);
       return k < 0 ? "–" : fixed(latency.ms[k], 1, " ms");
-    }));
+    }, [], y.limits));
   }
   return lanes;
 }

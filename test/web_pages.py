@@ -1,0 +1,119 @@
+"""A page on loopback and a browser that looks at it, for the tests of dexpie_ros.web."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+TOKEN = "token-of-the-tests"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--no-first-run", "--disable-dev-shm-usage",
+]  # fmt: skip
+
+
+@contextlib.contextmanager
+def served(root, results=()):
+    """Address of a server for the episodes below ``root``."""
+    pytest.importorskip("starlette", reason="needs the extra `web`: pip install -e '.[web]'")
+    import uvicorn
+
+    from dexpie_ros.web.app import make_app
+    from dexpie_ros.web.library import Library
+    from dexpie_ros.web.results import Results
+
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    app = make_app(Library(root), Results([root, *results]), TOKEN)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, lifespan="on")
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        end = time.monotonic() + 30
+        while not server.started and time.monotonic() < end:
+            time.sleep(0.01)
+        assert server.started
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
+def ask(address, *, token=TOKEN, data=None, **headers):
+    """(status, headers, body) of one request; ``token``: as the cookie, None for none."""
+    request = urllib.request.Request(address, data=data, method="POST" if data else "GET")
+    if token is not None:
+        request.add_header("Cookie", f"dexpie={token}")
+    if data is not None:
+        request.add_header("Content-Type", "application/json")
+    for name, value in headers.items():
+        request.add_header(name.replace("_", "-"), value)
+    try:
+        with urllib.request.build_opener(NoRedirect).open(request, timeout=30) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
+
+
+@contextlib.contextmanager
+def browser():
+    """A headless chromium; skips, naming the package, where there is none."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="needs the extra `dev`: pip install -e '.[dev]'"
+    )
+    if CHROMIUM is None:
+        pytest.skip("no chromium here; install the system package `chromium`")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+@contextlib.contextmanager
+def opened(running, address, path="/", **context):
+    """A page of its own (own cookies); what fails in its scripts fails the test."""
+    own = running.new_context(**context)
+    page = own.new_page()
+    page.set_default_timeout(15_000)
+    errors, foreign = [], []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            foreign.append(request.url) if not request.url.startswith((address, "data:")) else None
+        ),
+    )
+    joint = "&" if "?" in path else "?"
+    page.goto(f"{address}{path}{joint}token={TOKEN}")
+    ready(page)
+    yield page
+    own.close()
+    assert errors == []
+    assert foreign == [], "something is loaded from elsewhere"
+
+
+def ready(page):
+    """Until the page has drawn itself."""
+    page.wait_for_selector("body[data-ready]")
+
+
+def at_step(page, step):
+    """Until the pictures of a control step are shown."""
+    page.wait_for_selector(f".cameras[data-step='{step}']")
