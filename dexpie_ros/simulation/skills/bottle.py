@@ -54,8 +54,9 @@ class BottleSkill(Skill):
             return "release"
         if view.contact and bottle[2, 3] > TABLE_Z + 0.02 and bottle[2, 2] > 0.8:
             return "carry"
-        held = view.contact and float(view.seen_hand[:4].mean()) < 0.6
-        if held and self._near(view) < 0.05 and bottle[2, 2] > 0.97:
+        offset = np.abs(self._offset(view))
+        if bool(np.all(offset < [0.02, 0.06, 0.03])) and bottle[2, 2] > 0.9:
+            # It is between the fingers, on the table or on the rim of the platform: hold it fast.
             self._anchor = view.seen_tcp.copy()
             return "close"
         if view.contact or self._near(view) < 0.12:
@@ -68,8 +69,7 @@ class BottleSkill(Skill):
         away = float(np.linalg.norm((bottle - view.objects["platform"])[:2, 3]))
         low = bottle[2, 3] < TABLE_Z + 0.02
         placed = away < self._tolerance and abs(bottle[2, 3] - self._top) < 0.006
-        grasp = bottle[:3, 3] + bottle[:3, 2] * _GRASP_HEIGHT
-        offset = view.seen_tcp[:3, :3].T @ (grasp - view.seen_tcp[:3, 3]) - _CENTRE
+        offset = self._offset(view)
         near = float(np.linalg.norm(offset))
         closing = 1.0 - float(view.seen_hand[:4].mean())
         if placed:
@@ -79,7 +79,7 @@ class BottleSkill(Skill):
         else:
             progress = 1.0 + near
         signal, pushed = "", self._pushed(view)
-        over = abs(bottle[2, 3] - self._top) < 0.012 and 0.8 * self._tolerance < away < 0.08
+        over = -0.012 < bottle[2, 3] - self._top < 0.03 and 0.8 * self._tolerance < away < 0.08
         # In a firm grip it leans a little and nobody minds.
         if bottle[2, 2] < (0.88 if view.contact and closing > 0.4 else 0.97):
             signal = "tilt"
@@ -92,6 +92,13 @@ class BottleSkill(Skill):
         elif low and not placed and closing < 0.3 and self._beside(offset):
             signal = "misaligned"
         return signal, progress
+
+    @staticmethod
+    def _offset(view: View) -> Array:
+        """(3,) from where a grasp wants the bottle to where it is, in the TCP frame."""
+        bottle, tcp = view.objects["bottle"], view.seen_tcp
+        grasp = bottle[:3, 3] + bottle[:3, 2] * _GRASP_HEIGHT
+        return np.asarray(tcp[:3, :3].T @ (grasp - tcp[:3, 3]) - _CENTRE)
 
     def _pushed(self, view: View) -> bool:
         """How far the hand has pushed the bottle along since it touched it is too far."""

@@ -17,7 +17,8 @@ TILT_GRASP = frame((-np.cos(_TILT), 0, -np.sin(_TILT)), (np.sin(_TILT), 0, -np.c
 """Fingers forward and down, palm down and back: tips of thumb and fingers at one height."""
 READY_HAND = motors(0.5, 0.5, 0.5, 0.5, 0.05, 1.2)
 """Fingers half bent, thumb opposed: a 60 mm opening."""
-PINCH_HAND = motors(1.25, 1.25, 1.25, 1.25, 0.55, 1.2)
+PINCH_HAND = motors(0.85, 0.85, 0.85, 0.85, 0.45, 1.2)
+"""Just past touching: fingers that press harder than the thumb squeeze the knob out."""
 
 HALF_WIDTH, HEIGHT, WALL = 0.06, 0.06, 0.004
 KNOB_ABOVE_LID = 0.012
