@@ -63,7 +63,9 @@ class Argument:
 _COMMON = {
     "sim": Argument(True, "simulated cell and operator in place of the robot and a person"),
     "hardware": Argument(
-        "real", "with sim:=false: the devices, or their emulators on loopback", ("real", "emulated")
+        "real",
+        "with sim:=false: the devices; emulated: emulators on loopback, and no simulation",
+        ("real", "emulated"),
     ),
     "emulators": Argument(
         "127.0.0.2", "with hardware:=emulated: loopback address of the emulators"
@@ -158,6 +160,8 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
         key: argument.parse(key, arguments.get(key, argument.default))
         for key, argument in STACKS[name].items()
     }
+    if values["hardware"] == "emulated":
+        values["sim"] = False
     if name == "deploy" and not values["policy"]:
         raise ConfigError("stack deploy needs a trained policy: policy:=<directory>")
     if values["sim"] and values["task"] not in SIMULATED_TASKS:

@@ -97,6 +97,7 @@ def test_stops_of_the_drivers_are_faults_with_the_right_labels():
     assert label_of_fault(fault) == ("failure", "collision")
     fault = fault_of_status("arm_driver", 2, "robot emergency stop pressed")
     assert label_of_fault(fault)[0] == "aborted" and fault.startswith("emergency stop")
+    assert fault_of_status("arm_driver", 2, "the controller halted its program: no inverse")
     assert fault_of_status("arm_driver", 1, "protective stop") == "", "only errors"
     assert fault_of_status("teleop", 2, "protective stop") == "", "only drivers"
     assert fault_of_status("arm_driver", 2, "no connection") == "", "the silent stream holds"

@@ -1,6 +1,6 @@
 """The robot's graph with nothing left out but the robot: all drivers against all emulators.
 
-It is what `dexpie launch collect sim:=false hardware:=emulated` starts, with smaller cameras and more
+It is what `dexpie launch collect hardware:=emulated` starts, with smaller cameras and more
 patience: other tests may keep the machine so busy that a process sleeps for half a second, and the
 robot's own bounds (100 ms) are those of a machine that has nothing else to do. The drivers' reaction
 times are measured device by device in test_devices_*.py.
@@ -129,6 +129,14 @@ class Cell:
         """The newest measured position."""
         return np.array(read_pose(self.newest["/arm/tcp_pose"].pose).position)
 
+    def arm_stands_still(self) -> bool:
+        """As the emulator itself sees it, half a second after the question."""
+        robot = self.emulators["emulator_ur5"]
+        self.client.spin_for(0.5)
+        before = np.array(robot.ask("state")["joints"])
+        self.client.spin_for(0.3)
+        return bool(np.abs(np.array(robot.ask("state")["joints"]) - before).max() < 1e-4)
+
     def hand(self) -> np.ndarray:
         return np.array(self.newest["/hand/joint_states"].position)
 
@@ -219,7 +227,8 @@ def test_streams_come_at_their_rates_with_capture_stamps(cell: Cell, topic: str)
     cell.client.node.destroy_subscription(subscription)
     assert len(rates) < 20, rates
     times = [stamp_ns(message.header.stamp) for message in heard]
-    assert times == sorted(set(times)) and abs(time.time_ns() - times[-1]) < 2e9
+    assert times == sorted(set(times))
+    assert abs(time.time_ns() - times[-1]) < 30e9, "the robot's clock is not ROS time"
     assert heard[0].header.frame_id == contract.BY_NAME[topic].frame
 
 
@@ -285,9 +294,7 @@ def test_a_protective_stop_stops_everything_until_the_operator_recovers(cell: Ce
     robot.ask("protective_stop")
     cell.until_status("arm_driver", ERROR, "protective stop")
     cell.until_mode(Mode.FAULT, "protective stop")
-    where = cell.tcp()
-    cell.client.spin_for(0.3)
-    assert np.linalg.norm(cell.tcp() - where) < 1e-6
+    assert cell.arm_stands_still()
     assert cell.statuses["arm_driver"][2]["device"] == "arm"
     answer = cell.call("/arm/recover")
     assert answer.success, answer.message
@@ -297,6 +304,16 @@ def test_a_protective_stop_stops_everything_until_the_operator_recovers(cell: Ce
     cell.until(lambda: cell.modes[-1][0] is not Mode.FAULT, "the fault was not cleared")
     again = cell.call("/arm/recover")
     assert not again.success and "not stopped" in again.message
+
+
+def test_a_halted_program_is_a_fault_although_the_arm_goes_on_sending(cell: Cell) -> None:
+    settled(cell)
+    cell.emulators["emulator_ur5"].ask("halt", reason="stopped on the pendant")
+    cell.until_status("arm_driver", ERROR, "halted its program")
+    cell.until_mode(Mode.FAULT, "halted its program")
+    assert cell.call("/arm/recover").success
+    cell.until_status("arm_driver", OK)
+    cell.until(lambda: bool(cell.call("/intervention/clear_fault").success), "still a fault")
 
 
 def test_a_silent_hand_makes_the_arbiter_hold_and_comes_back(cell: Cell) -> None:
@@ -357,9 +374,7 @@ def test_without_a_heartbeat_of_the_arbiter_arm_and_hand_hold(cell: Cell) -> Non
     try:
         cell.until_status("arm_driver", WARN, "no /control/command")
         cell.until_status("hand_driver", WARN, "see intervention_arbiter")
-        where = cell.tcp()
-        cell.client.spin_for(0.3)
-        assert np.linalg.norm(cell.tcp() - where) < 1e-6
+        assert cell.arm_stands_still()
     finally:
         os.kill(pid, signal.SIGCONT)
     cell.until_status("arm_driver", OK)

@@ -71,6 +71,7 @@ def test_robot_has_two_cameras_and_no_lockstep(tmp_path):
 def test_emulated_hardware_adds_emulators_and_changes_addresses_only():
     real = stack("collect", sim=False)
     emulated = stack("collect", sim=False, hardware="emulated", emulators="127.7.7.7")
+    assert emulated == stack("collect", hardware="emulated", emulators="127.7.7.7"), "no simulation"
     extra = [spec for spec in emulated if not spec.is_node]
     assert [s.name for s in real] == [s.name for s in emulated if s.is_node]
     assert [s.name for s in extra] == list(CONTROL_PORTS)

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 CASES = [
     ("collect", []),
     ("collect", ["sim:=true", "rtf:=0", "images:=none", "record:=false", "seed:=7"]),
-    ("collect", ["sim:=false", "hardware:=emulated"]),
+    ("collect", ["sim:=false"]),
+    ("collect", ["hardware:=emulated"]),
     ("deploy", ["policy:=POLICY", "mode:=sync", "parameters:=FILE"]),
     ("deploy", ["policy:=POLICY", "sim:=False", "record:=0"]),
 ]
@@ -177,7 +178,7 @@ while len([f for f in os.listdir({out!r}) if f.endswith(".json")]) < {count}:
 """
 
 
-@pytest.mark.parametrize(("name", "words"), CASES[3:4], indirect=["words"])
+@pytest.mark.parametrize(("name", "words"), CASES[4:5], indirect=["words"])
 def test_real_ros2_launch_starts_the_same(name, words, tmp_path):
     pytest.importorskip("launch.actions", reason="needs a ROS 2 installation with launch")
     pytest.importorskip("launch_ros.actions")

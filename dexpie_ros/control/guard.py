@@ -105,7 +105,8 @@ def fault_of_status(name: str, level: int, message: str) -> str:
     if level < ERROR or not name.startswith(("arm", "hand", "simulated_cell")):
         return ""
     text = message.lower()
-    for known in (PROTECTIVE_STOP, EMERGENCY_STOP):
+    # a halted arm goes on sending its state, so nothing but its status tells
+    for known in (PROTECTIVE_STOP, EMERGENCY_STOP, "halted its program", "safeguard stop"):
         if known in text:
             return f"{known}: {name}: {message}"
     return ""
