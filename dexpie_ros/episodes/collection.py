@@ -61,7 +61,8 @@ class Collection:
                 raise EpisodeError(
                     f"{self.root}: no such directory; episodes are recorded below one"
                 )
-            entries = sorted((_entry(path) for path in _directories(self.root)), key=_sort_key)
+            found = (read_entry(path) for path in episode_directories(self.root))
+            entries = sorted(found, key=creation_order)
         self.entries: tuple[Entry, ...] = tuple(entries)
 
     def __len__(self) -> int:
@@ -138,7 +139,7 @@ class Collection:
         return Collection(self.root, [entry for entry in judged if entry.usable])
 
 
-def _directories(root: Path) -> Iterator[Path]:
+def episode_directories(root: Path) -> Iterator[Path]:
     """Directories that hold a bag or a description; nothing below them is looked at."""
     names = {entry.name: entry for entry in os.scandir(root)}
     if FILE_NAME in names or any(name.endswith(".mcap") for name in names):
@@ -146,10 +147,11 @@ def _directories(root: Path) -> Iterator[Path]:
         return
     for name in sorted(names):
         if not name.startswith(".") and names[name].is_dir(follow_symlinks=False):
-            yield from _directories(Path(names[name].path))
+            yield from episode_directories(Path(names[name].path))
 
 
-def _entry(path: Path) -> Entry:
+def read_entry(path: Path) -> Entry:
+    """One episode directory; what is wrong with its description becomes ``error``."""
     try:
         content = read_episode_file(path) or describe(path)[0]
         annotation = read_annotations(path).current
@@ -166,5 +168,6 @@ def _entry(path: Path) -> Entry:
     return Entry(path, content)
 
 
-def _sort_key(entry: Entry) -> tuple[str, str]:
+def creation_order(entry: Entry) -> tuple[str, str]:
+    """Sorts entries by creation time."""
     return (entry.content.info.created if entry.content else "", entry.id)

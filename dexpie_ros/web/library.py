@@ -14,12 +14,20 @@ from pathlib import Path
 
 from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.aligned import Aligned, align_bag
+from dexpie_ros.episodes.annotations import FILE_NAME as ANNOTATIONS
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
-from dexpie_ros.episodes.collection import Collection, Entry
+from dexpie_ros.episodes.collection import (
+    Entry,
+    creation_order,
+    episode_directories,
+    read_entry,
+)
 from dexpie_ros.episodes.episode import Episode, EpisodeError
+from dexpie_ros.episodes.episode_file import FILE_NAME
 from dexpie_ros.episodes.images import RecordedImages
 from dexpie_ros.episodes.reader import assemble
 
+State = tuple[int, ...]
 OPEN = 8
 """Episodes that stay open at once; their pictures are mapped, not loaded."""
 FRESH_S = 2.0
@@ -54,6 +62,7 @@ class Library:
         self.root = Path(root).resolve()
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
+        self._read: dict[Path, tuple[State, Entry]] = {}
         self._read_at = float("-inf")
         self._open: OrderedDict[tuple[str, int, int], Opened] = OrderedDict()
         self._opening: dict[str, threading.Lock] = {}
@@ -62,21 +71,21 @@ class Library:
         """All episodes by name, in the order of their creation."""
         with self._lock:
             if time.monotonic() - self._read_at > FRESH_S:
-                collection = Collection(self.root)
-                self._entries = {self._name(entry.path): entry for entry in collection}
+                self._read = {path: self._as_read(path) for path in episode_directories(self.root)}
+                entries = sorted((entry for _, entry in self._read.values()), key=creation_order)
+                self._entries = {self._name(entry.path): entry for entry in entries}
                 self._read_at = time.monotonic()
-            return self._entries
+            return dict(self._entries)
 
     def entry(self, name: str) -> Entry:
         """One episode as it is now. UnknownEpisodeError if there is none of this name."""
-        known = self._known(name)
-        found = list(Collection(known.path))
-        if len(found) != 1:
-            raise UnknownEpisodeError(f"{known.path}: the episode is gone; load the list again")
+        path = self._known(name).path
+        if not path.is_dir():
+            raise UnknownEpisodeError(f"{path}: the episode is gone; load the list again")
         with self._lock:
-            if name in self._entries:
-                self._entries[name] = found[0]
-        return found[0]
+            self._read[path] = self._as_read(path)
+            self._entries[name] = self._read[path][1]
+            return self._entries[name]
 
     def directory(self, name: str) -> Path:
         """Where an episode lies. UnknownEpisodeError if there is none of this name."""
@@ -117,6 +126,19 @@ class Library:
             raise UnknownEpisodeError(f"no episode {name!r} below {self.root}")
         return known
 
+    def _as_read(self, path: Path) -> tuple[State, Entry]:
+        """Read again only where something changed: a thousand descriptions take a while."""
+        state = tuple(_changed_at(path / name) for name in ("", FILE_NAME, ANNOTATIONS))
+        before = self._read.get(path)
+        return before if before is not None and before[0] == state else (state, read_entry(path))
+
     def _name(self, path: Path) -> str:
         relative = path.relative_to(self.root).as_posix()
         return path.name if relative == "." else relative
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
