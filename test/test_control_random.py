@@ -69,8 +69,8 @@ class Player:
         rng, arbiter = self.rng, self.arbiter
         kind = rng.choices(
             ("chunk", "toggle", "request", "start", "stop", "hold", "resume", "fault", "clear",
-             "carried", "jump", "nothing"),
-            (6, 4, 3, 2, 0.5, 1, 2, 0.7, 2, 0.5, 0.5, 3),
+             "carried", "jump", "policy lost", "nothing"),
+            (6, 4, 3, 2, 0.5, 1, 2, 0.7, 2, 0.5, 0.5, 1, 3),
         )[0]  # fmt: skip
         before = arbiter.mode
         if kind == "chunk":
@@ -88,6 +88,9 @@ class Player:
             arbiter.stop()
         elif kind == "hold":
             arbiter.hold("a stream is stale")
+        elif kind == "policy lost":
+            arbiter.policy_lost("the policy server is silent")
+            assert arbiter.mode is before, "the operator may take over all the same"
         elif kind == "resume":
             if arbiter.suspended and self.rebase == "no":
                 self.rebase = "far"

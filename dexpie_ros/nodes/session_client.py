@@ -73,7 +73,12 @@ class SessionClient:
             else:
                 self._complaints.pop(status.name, None)
 
-    def _error(self, text: str) -> GraphError:
+    @property
+    def running(self) -> bool:
+        """Whether an episode is there."""
+        return self._state is not None and self._state.phase != IDLE
+
+    def error(self, text: str) -> GraphError:
         """``text`` with what the nodes themselves complain of."""
         said = "; ".join(f"{name}: {message}" for name, message in self._complaints.items())
         return GraphError(f"{text}. The nodes say: {said}" if said else text)
@@ -101,10 +106,10 @@ class SessionClient:
             if idle and self.step is not None and self._start.service_is_ready():
                 return
         if self._state is None:
-            raise self._error(f"no /session/state within {timeout_s:g} s: is the session node up?")
+            raise self.error(f"no /session/state within {timeout_s:g} s: is the session node up?")
         if missing := sorted(set(nodes) - set(self.node.get_node_names())):
-            raise self._error(f"not on the graph within {timeout_s:g} s: {', '.join(missing)}")
-        raise self._error(
+            raise self.error(f"not on the graph within {timeout_s:g} s: {', '.join(missing)}")
+        raise self.error(
             f"no /control/step within {timeout_s:g} s: see the log of intervention_arbiter and of "
             "what it waits for (arm, hand, teleop)"
         )
@@ -144,26 +149,26 @@ class SessionClient:
             self._spin_once()
             if self._state is not None and self._state.phase == IDLE:
                 return
-        raise self._error(
+        raise self.error(
             f"the episode was not ended within {timeout_s:g} s: see the operator's log"
         )
 
     def _ask(self, client: Any, request: Any, timeout_s: float = 60.0) -> Any:
         if not client.wait_for_service(timeout_sec=10.0):
-            raise self._error(f"{client.srv_name} is not there: is the session node up?")
+            raise self.error(f"{client.srv_name} is not there: is the session node up?")
         future = client.call_async(request)
         end = time.monotonic() + timeout_s
         while not future.done() and time.monotonic() < end:
             self._spin_once()
         if not future.done():
-            raise self._error(f"{client.srv_name} did not answer within {timeout_s:g} s")
+            raise self.error(f"{client.srv_name} did not answer within {timeout_s:g} s")
         answer = future.result()
         if not answer.success:
-            raise self._error(f"{client.srv_name}: {answer.message}")
+            raise self.error(f"{client.srv_name}: {answer.message}")
         # The state that belongs to the answer may arrive after it.
         if client is self._start:
             while self._state is None or self._state.phase == IDLE:
                 self._spin_once()
                 if time.monotonic() > end:
-                    raise self._error("/session/state did not follow the start of the episode")
+                    raise self.error("/session/state did not follow the start of the episode")
         return answer
