@@ -1,9 +1,12 @@
 """Keys out of a terminal's bytes."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexpie_ros.control.keys import Action, binding_of
+from dexpie_ros.contract import SERVICES as SERVICES_OF_ROS
+from dexpie_ros.control.keys import BINDINGS, SERVICES, Action, binding_of, key_name
 from dexpie_ros.control.terminal_keys import KeyParser
 
 MS = 1_000_000
@@ -55,3 +58,15 @@ def test_any_mix_cut_anywhere_gives_its_letters(parts, data):
     for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
         keys += parser.feed(whole[start:end], 0)
     assert keys == [part.decode() for part in parts if len(part) == 1]
+
+
+def test_the_documentation_shows_every_key():
+    text = (Path(__file__).parent.parent / "docs/operation.md").read_text(encoding="utf-8")
+    for binding in BINDINGS:
+        names = dict.fromkeys(key_name(key) for key in binding.keys)
+        assert f"| {' '.join(names)} | {binding.help} |" in text
+
+
+def test_every_action_has_a_service_of_the_contract():
+    for action in set(Action) - {Action.SUCCESS, Action.FAILURE}:
+        assert SERVICES_OF_ROS[SERVICES[action]] == "std_srvs/srv/Trigger"

@@ -18,7 +18,7 @@ from pydantic import Field
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 
-from dexpie_ros.config import config
+from dexpie_ros.config import ConfigError, config
 from dexpie_ros.control.calibration_motion import CalibrationMotion, CalibrationRecording
 from dexpie_ros.control.types import HAND_JOINTS
 from dexpie_ros.nodes.base import ContractNode
@@ -74,7 +74,7 @@ class GloveMotion(ContractNode):
         if self._started is None:
             if now - self._waiting_since > PATIENCE_S:
                 side = self.parameters.side
-                raise RuntimeError(
+                raise ConfigError(
                     f"no /teleop/glove of the {side} hand within {PATIENCE_S:g} s: is the glove's "
                     "driver running and the glove switched on?"
                 )
