@@ -266,3 +266,6 @@ def test_live_page_without_a_command_it_knows(site):
     status, _, body = ask(f"{site[1]}/api/live/command", data=b"[]", token=web_pages.TOKEN)
     assert status == 422 and b"no JSON object" in body
     assert ask(f"{site[1]}/api/live/picture?camera=front")[0] == 404
+    _, values = get(site[1], "/api/live/keys")
+    actions = {row["action"]: row["keys"] for row in values["bindings"]}
+    assert actions["toggle"] == [" "] and "quit" not in actions and "tipped" in values["causes"]

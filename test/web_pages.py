@@ -117,3 +117,25 @@ def ready(page):
 def at_step(page, step):
     """Until the pictures of a control step are shown."""
     page.wait_for_selector(f".cameras[data-step='{step}']")
+
+
+# controls without a name that a screen reader could say
+NAMELESS = """() => [...document.querySelectorAll('button, a[href], input, select, textarea, canvas, [role=img]')]
+  .filter(e => e.checkVisibility() && !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length))
+  .map(e => e.outerHTML.slice(0, 100))"""
+
+# texts whose contrast with what is behind them is below 4.5
+UNREADABLE = """() => {
+  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => { const f = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
+  const ground = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] > 0.65) return c.slice(0, 3); } return [255, 255, 255]; };
+  const found = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.checkVisibility() || e.disabled || e.closest('svg, dialog, .skip, :disabled, .unseen')) continue;
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) found.push(`${e.tagName}.${e.className}: ${e.textContent.slice(0, 30)} ${((a + 0.05) / (b + 0.05)).toFixed(2)}`);
+  }
+  return found; }"""

@@ -84,7 +84,7 @@ class _Site:
         entries = self._library.entries()
         return JSONResponse(
             {
-                "root": str(self._library.root),
+                "root": self._library.name,
                 "episodes": [row(name, entry) for name, entry in entries.items()],
             }
         )

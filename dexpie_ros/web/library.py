@@ -59,6 +59,8 @@ class Library:
     """Thread-safe: requests are served by several threads."""
 
     def __init__(self, root: str | Path) -> None:
+        self.name = str(root)
+        """As it was given."""
         self.root = Path(root).resolve()
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}

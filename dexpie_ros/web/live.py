@@ -24,7 +24,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from dexpie_ros import contract
 from dexpie_ros.control.alignment import Alignment
-from dexpie_ros.control.panel import PanelState, panel_lines
+from dexpie_ros.control.keys import SERVICES, Action
+from dexpie_ros.control.panel import PanelState, panel_lines, read_progress
 from dexpie_ros.control.staleness import StalenessMonitor, StreamConfig
 from dexpie_ros.control.types import Mode
 from dexpie_ros.runtime import prepare_process, qos_profile
@@ -58,6 +59,8 @@ class LiveGraph:
             StreamConfig(name=name, limit_s=_SILENT_S, needed=False) for name in WATCHED
         )
         self._newest: dict[str, Any] = {}
+        self._began = 0.0
+        """When this page saw the running episode begin; 0 without one."""
         self._arrived: dict[str, float] = {}
         self._pictures: dict[str, tuple[int, bytes]] = {}
         self._complaints: dict[str, tuple[float, int, str]] = {}
@@ -71,9 +74,8 @@ class LiveGraph:
         self._clients: dict[str, Any] = {
             name: self._node.create_client(_interface(contract.SERVICES[name]), name)
             for name in (
+                *SERVICES.values(),
                 "/intervention/set",
-                "/intervention/force",
-                "/session/start_episode",
                 "/session/end_episode",
             )
         }
@@ -93,6 +95,8 @@ class LiveGraph:
             streams = self._monitor.status(time.monotonic_ns())
             step, session = self._newest.get("/control/step"), self._newest.get("/session/state")
             arbiter = self._newest.get("/intervention/state")
+            plan = self._newest.get("/session/plan")
+            began = self._began
             alignment = _alignment(self._newest.get("/teleop/alignment"))
             complaints = [
                 {"name": name, "level": level, "message": text}
@@ -105,12 +109,16 @@ class LiveGraph:
         alive = any(s.name == "/control/step" and s.usable for s in streams)
         mode = Mode(step.mode) if alive and step is not None else None
         phase = PHASES[session.phase] if session is not None and session.phase < 4 else "unknown"
+        prompt, progress = read_progress(plan.data) if plan is not None else ("", ())
         panel = PanelState(
+            prompt=prompt,
+            progress=progress,
+            elapsed_s=now - began if began else 0.0,
             mode=mode,
             reason=arbiter.reason if arbiter is not None and alive else "",
             interventions=int(arbiter.interventions) if arbiter is not None else 0,
             phase=phase,
-            episode_id=session.episode_id if session is not None else "",
+            episode_id=session.episode_id if session is not None and session.phase else "",
             alignment=alignment,
             streams=[s for s in streams if math.isfinite(s.age_s)],
         )
@@ -148,19 +156,16 @@ class LiveGraph:
             found = self._pictures.get(camera)
         return None if found is None else found[1]
 
-    def take_over(self, force: bool = False) -> str:
-        """The operator drives; LiveError with the arbiter's reason if it refuses."""
-        if force:
-            return self._ask("/intervention/force")
+    def act(self, action: Action) -> str:
+        """What a key of the terminal does; LiveError with the reason if it is refused."""
+        return self._ask(SERVICES[action])
+
+    def take_over(self) -> str:
+        """The operator drives; unlike the toggle, twice is not back again."""
         return self._ask("/intervention/set", data=True)
 
     def give_back(self) -> str:
         return self._ask("/intervention/set", data=False)
-
-    def start(self, kind: str, stage: str = "", policy_id: str = "") -> str:
-        return self._ask(
-            "/session/start_episode", kind=kind, stage=stage, policy_id=policy_id, seed=-1
-        )
 
     def end(self, outcome: str, cause: str = "") -> str:
         return self._ask("/session/end_episode", outcome=outcome, cause=cause)
@@ -213,6 +218,7 @@ class LiveGraph:
                 self._subscribe(name, None, raw=not shown)
         self._subscribe("/intervention/state", None)
         self._subscribe("/session/state", None)
+        self._subscribe("/session/plan", None)
         self._subscribe("/diagnostics", self._on_diagnostics)
 
     def _subscribe(self, name: str, more: Callable[[Any], None] | None, raw: bool = False) -> None:
@@ -226,6 +232,9 @@ class LiveGraph:
                     self._monitor.seen(name, time.monotonic_ns())
                 if not raw and more is None:
                     self._newest[name] = message
+                    if name == "/session/state":
+                        running = message.phase == PHASES.index("running")
+                        self._began = (self._began or time.monotonic()) if running else 0.0
                 if more is not None:
                     more(message)
 

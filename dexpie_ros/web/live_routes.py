@@ -17,13 +17,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dexpie_ros.contract import CAMERAS
+from dexpie_ros.control.keys import BINDINGS, CAUSES, SERVICES, Action
 
 if TYPE_CHECKING:
     from dexpie_ros.web.live import LiveGraph
 
 IDLE_S = 20.0
 """Nobody asked for so long: the subscriptions cost the graph nothing any more."""
-KINDS = ("demonstration", "deployment", "correction", "evaluation")
 OUTCOMES = ("success", "failure", "aborted")
 
 
@@ -37,6 +37,7 @@ class LiveRoutes:
 
     def routes(self) -> list[BaseRoute]:
         return [
+            Route("/api/live/keys", self.keys),
             Route("/api/live/state", self.state),
             Route("/api/live/picture", self.picture),
             Route("/api/live/command", self.command, methods=["POST"]),
@@ -73,6 +74,15 @@ class LiveRoutes:
 
                 self._graph = LiveGraph()
             return self._graph
+
+    def keys(self, request: Request) -> Response:
+        """The same table of keys as in the terminal, without the one that ends the session."""
+        rows = [
+            {"keys": binding.keys, "action": binding.action.value, "help": binding.help}
+            for binding in BINDINGS
+            if binding.action is not Action.QUIT
+        ]
+        return JSONResponse({"bindings": rows, "causes": CAUSES})
 
     def state(self, request: Request) -> Response:
         try:
@@ -111,21 +121,19 @@ class LiveRoutes:
             from dexpie_ros.web.live import LiveError
         except ImportError as error:
             return JSONResponse({"error": f"ROS 2 cannot be imported here ({error})"}, 409)
-        action, texts = values.get("action"), {}
-        for key in ("outcome", "cause", "kind", "stage", "policy"):
-            text = values.get(key, "")
-            if not isinstance(text, str) or len(text) > 200:
-                return JSONResponse({"error": f"{key}: expected a short text"}, 422)
-            texts[key] = text
+        action, outcome, cause = (values.get(key, "") for key in ("action", "outcome", "cause"))
+        known = {wanted.value: wanted for wanted in SERVICES if wanted is not Action.QUIT}
+        if not isinstance(cause, str) or len(cause) > 200:
+            return JSONResponse({"error": "cause: expected a short text"}, 422)
         try:
             if action == "take":
-                said = graph.take_over(force=values.get("force") is True)
+                said = graph.take_over()
             elif action == "give":
                 said = graph.give_back()
-            elif action == "end" and texts["outcome"] in OUTCOMES:
-                said = graph.end(texts["outcome"], texts["cause"])
-            elif action == "start" and texts["kind"] in KINDS:
-                said = graph.start(texts["kind"], texts["stage"], texts["policy"])
+            elif action == "end" and outcome in OUTCOMES:
+                said = graph.end(outcome, cause)
+            elif isinstance(action, str) and action in known:
+                said = graph.act(known[action])
             else:
                 return JSONResponse({"error": f"no such command: {action!r:.40}"}, 422)
         except LiveError as error:

@@ -1,11 +1,10 @@
 // The running graph: what the cameras see, who drives, whether the streams are well.
 
 import { address, get, post } from "./api.js";
-import { choice, field, h, replace, say } from "./dom.js";
+import { h, replace, say } from "./dom.js";
 import { bind } from "./keys.js";
 
 const EVERY_MS = 200;
-const CAUSES = ["tipped", "dropped", "missed", "misaligned", "stalled", "collision", "timeout", "other"];
 
 export async function show(main) {
   const badge = h("div", { class: "mode", role: "status", ariaLabel: "Mode" });
@@ -22,34 +21,36 @@ export async function show(main) {
       say(error.message, true);
     }
   };
-  const cause = h("input", { autocomplete: "off" });
-  cause.setAttribute("list", "live-causes");
-  const kind = choice([["deployment", "deployment"], ["demonstration", "demonstration"], ["correction", "correction"], ["evaluation", "evaluation"]], "deployment", () => {});
-  const act = {
-    take: () => command({ action: "take" }, "the operator drives"),
-    force: () => command({ action: "take", force: true }, "the operator drives"),
-    give: () => command({ action: "give" }, "given back"),
+  const { bindings, causes } = await get("/api/live/keys");
+  const ask = h("div", { class: "buttons", role: "group", ariaLabel: "Why did it fail?" });
+  const fail = (why) => { ask.replaceChildren(); command({ action: "end", outcome: "failure", cause: why }, `failure: ${why}`); };
+  const special = {
     success: () => command({ action: "end", outcome: "success" }, "success"),
-    failure: () => command({ action: "end", outcome: "failure", cause: cause.value }, "failure"),
-    aborted: () => command({ action: "end", outcome: "aborted", cause: cause.value }, "aborted"),
-    start: () => command({ action: "start", kind: kind.value }, "started"),
+    failure: () => {
+      replace(ask, "Why?", causes.map((why, i) => h("button", { type: "button", onclick: () => fail(why) }, `${why} `, h("kbd", {}, `${i + 1}`))),
+        h("button", { type: "button", class: "quiet", onclick: () => ask.replaceChildren() }, "not ended"));
+      ask.querySelector("button").focus();
+    },
   };
-  const button = (name, text, key, style = "") => h("button", { type: "button", class: style, onclick: act[name] }, `${text} `, key ? h("kbd", {}, key) : null);
-  bind([
-    ["t", "take over", act.take],
-    ["b", "give back", act.give],
-    ["s", "end: success", act.success],
-    ["f", "end: failure", act.failure],
-    ["c", "cause of a failure", () => cause.focus()],
-    ["a", "end: aborted", act.aborted],
-  ]);
+  const act = {};
+  for (const { action } of bindings) act[action] = special[action] || (() => command({ action }, action.replaceAll("_", " ")));
+  const named = (key) => ({ " ": "Space", "\r": "Enter", "\n": "Enter", "\u001b": "Escape" }[key] || key);
+  const keyOf = Object.fromEntries(bindings.map((b) => [b.action, named(b.keys[0])]));
+  const help = Object.fromEntries(bindings.map((b) => [b.action, b.help]));
+  bind(bindings.map((b) => [[...new Set(b.keys.map(named))], b.help, act[b.action]]));
+  bind(causes.map((why, i) => [String(i + 1), "", () => { if (ask.childElementCount) fail(why); }]));
+  const button = (action, text, style = "") => h("button", { type: "button", class: style, title: help[action] || "", onclick: act[action] }, `${text} `,
+    keyOf[action] ? h("kbd", {}, keyOf[action]) : null);
+  const plain = (text, request) => h("button", { type: "button", onclick: () => command(request, text) }, text);
   const body = h("div", { class: "live" },
     h("div", { class: "cameras" }, Object.entries(cameras).map(([name, image]) => h("figure", {}, image, h("figcaption", {}, name)))),
     h("div", { class: "live-side" }, badge, panel, complaints,
-      h("div", { class: "buttons" }, button("take", "Take over", "t", "human"), button("give", "Give back", "b"), button("force", "Take over although out of alignment", "")),
-      h("div", { class: "buttons" }, button("success", "✓ Success", "s"), button("failure", "✗ Failure", "f"), button("aborted", "– Aborted", "a")),
-      field("Cause", cause, "c"), h("datalist", { id: "live-causes" }, CAUSES.map((value) => h("option", { value }))),
-      h("div", { class: "buttons" }, field("New episode", kind), button("start", "Start", ""))),
+      h("div", { class: "buttons" }, button("emergency_stop", "Stop", "stop"), plain("Take over", { action: "take" }), plain("Give back", { action: "give" }),
+        button("toggle", "Either"), button("hold", "Hold"), button("clear_fault", "Clear fault")),
+      h("div", { class: "buttons" }, button("align", "Align, then take over"), button("force", "Take over out of alignment"),
+        button("calibrate", "Calibrate"), button("clutch", "Clutch")),
+      h("div", { class: "buttons" }, button("start", "Start episode"), button("success", "✓ Success"), button("failure", "✗ Failure"), plain("– Aborted", { action: "end", outcome: "aborted" })),
+      ask, h("div", { class: "buttons" }, button("re_record", "Record again"), button("next_stage", "Next stage"))),
     h("div", { class: "scroll" }, h("table", {}, h("caption", {}, "Streams"), h("thead", {}, h("tr", {}, ["Stream", "Health", "Hz", "on the robot", "Age"].map((t) => h("th", { scope: "col" }, t)))), streams)));
   replace(main, h("h1", {}, "Live"), note, body);
   const seen = {};

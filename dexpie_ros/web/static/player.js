@@ -114,7 +114,13 @@ export class Cameras {
     this.drawn = step;
     this.element.dataset.step = step;
     this.element.dataset.waited = Math.round(performance.now() - asked);
-    const ahead = this.player.playing ? AHEAD : 3;
+    // What comes next is fetched ahead, but a scrub in progress must not queue behind it.
+    clearTimeout(this.later);
+    if (this.player.playing) this.fetch(step, AHEAD);
+    else this.later = setTimeout(() => this.fetch(step, 4), 120);
+  }
+
+  fetch(step, ahead) {
     for (let k = 1; k <= ahead && step + k <= this.player.last; k++) this.names.forEach((camera) => this.load(camera, step + k));
   }
 
