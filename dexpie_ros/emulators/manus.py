@@ -21,6 +21,7 @@ from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, 
 
 RATE = 120.0
 NOISE_DEG = 0.05
+BIND_TRIES = 100
 
 
 class Gloves:
@@ -42,18 +43,30 @@ class Gloves:
         self._missing: set[str] = set()
         self._garbage = ""
 
-    def plug(self) -> int:
-        """Publish; returns the port."""
+    async def plug(self) -> int:
+        """Publish; returns the port. OSError where the port stays taken."""
         if self._socket is None:
             self._socket = self._context.socket(self._zmq.PUB)
             self._socket.setsockopt(self._zmq.LINGER, 0)
             self._socket.setsockopt(self._zmq.SNDHWM, 16)
-            if self._port:
-                self._socket.bind(f"tcp://{self._host}:{self._port}")
-            else:
-                self._port = self._socket.bind_to_random_port(f"tcp://{self._host}")
+            await self._bind()
             self.log.add("plug")
         return int(self._port)
+
+    async def _bind(self) -> None:
+        if not self._port:
+            self._port = self._socket.bind_to_random_port(f"tcp://{self._host}")
+            return
+        for left in reversed(range(BIND_TRIES)):
+            try:
+                self._socket.bind(f"tcp://{self._host}:{self._port}")
+                return
+            except self._zmq.ZMQError as error:
+                if not left:
+                    self.unplug()
+                    raise OSError(f"port {self._port}: {error}") from None
+            # ZMQ lets go of a closed socket's port in a thread of its own, some time later.
+            await asyncio.sleep(0.05)
 
     def unplug(self) -> int:
         """The publisher ends."""
@@ -137,7 +150,7 @@ class Gloves:
 
 async def run(arguments: argparse.Namespace) -> None:
     gloves = Gloves(arguments.host, arguments.port, arguments.side)
-    port = gloves.plug()
+    port = await gloves.plug()
     channel = ControlChannel(gloves.log, gloves.handlers())
     ready = {"endpoint": f"tcp://{arguments.host}:{port}"}
     try:
