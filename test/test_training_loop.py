@@ -121,32 +121,40 @@ def test_a_folder_keeps_to_one_run(episodes, tmp_path):
 
 
 def test_kill_at_any_time_leaves_a_good_checkpoint(tmp_path):
-    loop = replace(FAST, iterations=100_000, checkpoint_every=1)
     program = f"""
 import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
 from test_training_loop import *
-train_actor(config(loop=LoopConfig(**{{**vars(FAST), "iterations": 100_000, "checkpoint_every": 1}})),
-            [reach(i, 40) for i in range(3)], None, {str(tmp_path)!r})
+train_actor(endless(), [reach(i, 40) for i in range(3)], None, {str(tmp_path)!r})
 """
     path = tmp_path / "checkpoint.safetensors"
-    before = -1
-    for wait in (0.0, 0.2):
-        process = subprocess.Popen([sys.executable, "-c", program])
-        try:
-            deadline = time.monotonic() + 120
-            first = path.stat().st_mtime_ns if path.exists() else 0
-            while not path.exists() or path.stat().st_mtime_ns == first:
-                assert process.poll() is None, "training ended by itself"
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            time.sleep(wait)
-        finally:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        actor = Actor(tiny_config(optimality=OptimalityConfig(kind="none", size=16)))
-        resumed = Loop(actor, loop, tmp_path)
-        assert resumed.step > before
-        before = resumed.step
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        deadline = time.monotonic() + 250
+        while not path.exists():
+            assert process.poll() is None, "training ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.2)  # it writes a checkpoint at every step: likely in the middle of one
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    reached = Loop(untrained(), endless().loop, tmp_path).step
+    assert reached > 0
+
+    def stop(now):
+        raise Stop
+
+    with pytest.raises(Stop):
+        train_actor(endless(), [reach(i, 40) for i in range(3)], None, tmp_path, stop)
+    assert Loop(untrained(), endless().loop, tmp_path).step > reached
+
+
+def endless():
+    return config(loop=replace(FAST, iterations=100_000, checkpoint_every=1, log_every=4))
+
+
+def untrained():
+    return Actor(tiny_config(optimality=OptimalityConfig(kind="none", size=16)))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
