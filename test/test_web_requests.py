@@ -229,9 +229,15 @@ def test_quality_names_what_is_wrong(tmp_path):
     (entry,) = Collection(path)
     entry.content.statistics.update(silent=[])
     assert quality(entry.content) == []
-    streams = {"/a": {"dropped": 3, "rate_hz": 25, "max_gap_ms": 900}, "/b": {"max_gap_ms": 9999}}
-    entry.content.statistics.update(streams=streams, silent=["/c"])
-    assert [word for word, _ in quality(entry.content)] == ["dropped", "late", "silent"]
+    streams = {
+        "/a": {"dropped": 3, "rate_hz": 25, "max_gap_ms": 900},
+        "/b": {"max_gap_ms": 9999},
+        "/diagnostics": {"dropped": 7},
+    }
+    entry.content.statistics.update(streams=streams, silent=["/c", "/diagnostics"])
+    flags = quality(entry.content)
+    assert [word for word, _ in flags] == ["dropped", "late", "silent"]
+    assert "diagnostics" not in str(flags) and "/b" not in str(flags)
     entry.content.statistics.update(streams="rubbish", silent=7)
     assert quality(entry.content) == []
 

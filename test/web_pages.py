@@ -34,7 +34,9 @@ def served(root, results=()):
     listening.bind(("127.0.0.1", 0))
     app = make_app(Library(root), Results([root, *results]), TOKEN)
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, lifespan="on")
+        uvicorn.Config(
+            app, log_level="error", timeout_graceful_shutdown=1, lifespan="on", ws="none"
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

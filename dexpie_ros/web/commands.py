@@ -66,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
     port = listening.getsockname()[1]
     app = make_app(library, results, token, cookie=f"dexpie_{port}")
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+        uvicorn.Config(
+            app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=2
+        )
     )
     print(f"{count} episodes below {options.root}")
     print(f"Open  {address(options.host, port, token)}", flush=True)

@@ -10,6 +10,8 @@ from dexpie_ros.episodes.episode_file import EpisodeFile
 
 LATE_MS = 200.0
 """A stream with a rate that was silent for longer is called late (:mod:`.control.staleness`)."""
+_ABOUT_THE_GRAPH = ("/diagnostics",)
+"""Says how the nodes are, with wall-clock stamps even in simulation; not part of the experience."""
 
 
 def row(name: str, entry: Entry) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def quality(content: EpisodeFile) -> list[list[str]]:
     figures = {
         name: values
         for name, values in (streams.items() if isinstance(streams, dict) else ())
-        if isinstance(values, dict)
+        if isinstance(values, dict) and name not in _ABOUT_THE_GRAPH
     }
     dropped = {name: n for name, v in figures.items() if (n := _number(v, "dropped")) > 0}
     if dropped:
@@ -73,9 +75,14 @@ def quality(content: EpisodeFile) -> list[list[str]]:
     if late:
         text = ", ".join(f"{name} {gap:.0f} ms" for name, gap in late.items())
         flags.append(["late", f"longest silence: {text}"])
-    silent = content.statistics.get("silent", [])
-    if isinstance(silent, list) and silent:
-        flags.append(["silent", f"nothing came on {', '.join(map(str, silent))}"])
+    listed = content.statistics.get("silent", [])
+    silent = (
+        [str(name) for name in listed if name not in _ABOUT_THE_GRAPH]
+        if isinstance(listed, list)
+        else []
+    )
+    if silent:
+        flags.append(["silent", f"nothing came on {', '.join(silent)}"])
     if content.status == "finished" and not content.info.outcome:
         flags.append(["not judged", "no outcome was given"])
     return flags
