@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -68,7 +71,7 @@ def test_the_keyboard_in_a_terminal(live: LiveGraph) -> None:
         keyboard.type(b"F")
         live.until(lambda: human(live), "the operator drives")
         live.until(lambda: "[HUMAN]" in keyboard.screen(), "the screen shows it")
-        for shown in ("alignment: ", "GO", "session: running typed", "all 5 fresh"):
+        for shown in ("alignment: ", "wrist ", "session: running typed", "streams: "):
             live.until(lambda shown=shown: shown in keyboard.screen(), f"the screen shows {shown}")
         keyboard.type(b"\x1b[A\x1bOB")  # arrows begin like the emergency stop and are none
         live.client.spin_for(0.6)
@@ -95,6 +98,16 @@ def test_a_terminated_keyboard_gives_the_terminal_back(live: LiveGraph) -> None:
         keyboard.process.send_signal(signal.SIGTERM)
         keyboard.wait()
         assert keyboard.restored
+
+
+def test_the_monitor_sees_the_graph(live: LiveGraph) -> None:
+    command = [sys.executable, "-m", "dexpie_ros.cli", "monitor", "--once", "3"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "160"}
+    )
+    assert done.returncode == 0, done.stderr
+    for shown in ("arbiter: HOLD", "/control/step", "policy_server", "jitter_p99_ms"):
+        assert shown in done.stdout, done.stdout
 
 
 def test_an_emergency_stop_ends_the_episode(live: LiveGraph) -> None:
@@ -196,10 +209,13 @@ def test_who_leads_or_records_dies(live: LiveGraph, node: str) -> None:
     live.until(lambda: live.mode is Mode.HOLD, "holds")
     back(live, node, pid)
     live.until(lambda: live.session.phase == 0 and live.reason == "no episode", "over")
-    record = read_episode_file(live.episodes / f"without-{node}")
-    assert (record.status, record.info.outcome) == (
-        ("finished", "aborted") if node == "session" else ("recording", "")
-    )
+    expected = ("finished", "aborted") if node == "session" else ("recording", "")
+
+    def state() -> tuple[str, str]:
+        record = read_episode_file(live.episodes / f"without-{node}")
+        return record.status, record.info.outcome
+
+    live.until(lambda: state() == expected, f"the bag is {expected}")
     live.start(f"after-{node}")
 
 
