@@ -277,13 +277,14 @@ def test_twenty_drops_without_crash_or_leak(host, robot):
     eventually(lambda: arm.ready)
     files = len(os.listdir("/proc/self/fd"))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    uploads = robot.ask("state")["uploads"]
+    uploads, starts = robot.ask("state")["uploads"], arm.starts
     for cycle in range(20):
         robot.ask("drop")
         eventually(lambda: arm.losses > cycle, what=f"loss {cycle + 1}")  # noqa: B023
         eventually(lambda: arm.ready, what=f"return {cycle + 1}")
     assert arm.losses == 20
-    assert robot.ask("state")["uploads"] == uploads + 20
+    # No storm: one upload a start. On a busy machine a start may fail and be made again.
+    assert 20 <= robot.ask("state")["uploads"] - uploads <= arm.starts - starts
     assert len(os.listdir("/proc/self/fd")) <= files + 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < memory + 20_000  # kB
     arm.stop()
@@ -334,3 +335,13 @@ def test_stop_does_not_wait_for_a_child_that_cannot_listen(host, robot, monkeypa
     arm.stop()
     assert gone(child)
     eventually(lambda: robot.events("halt"))  # the controller's watchdog
+
+
+def test_ctrl_c_does_not_reach_a_child_that_is_only_starting(host, robot):
+    arm = make(host)
+    arm.start()
+    eventually(lambda: arm.process_id is not None, what="arm process")
+    os.kill(arm.process_id, signal.SIGINT)
+    eventually(lambda: arm.ready, what="arm ready")
+    assert arm.starts == 1
+    arm.stop()

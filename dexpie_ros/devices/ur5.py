@@ -180,13 +180,19 @@ class Ur5:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         arguments = json.dumps(config.to_dict(self._config))
-        with theirs:
-            child = subprocess.Popen(
-                [sys.executable, "-m", __name__ + "_process", str(theirs.fileno()), arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what ur_rtde prints belongs to the log
-            )
+        # Ctrl-C goes to the whole process group, but what it means for the arm is decided here. The
+        # child inherits the mask, so that it cannot be torn apart before it can say so itself.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with theirs:
+                child = subprocess.Popen(
+                    [sys.executable, "-m", __name__ + "_process", str(theirs.fileno()), arguments],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,  # what ur_rtde prints belongs to the log
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with self._lock:
             self._link, self._child = ours, child
         self.starts += 1
