@@ -269,6 +269,7 @@ class InterventionArbiter(ContractNode):
                 return response
             self._inputs.start_episode(bool(request.policy_id), stamp_ns(request.scene_stamp))
             self._timing.clear()
+            self._arrived_ns = time.monotonic_ns()  # the scene's set-up is no decision
             self._paused = False
             if self._watch is not None:
                 self._watch.world_goes_on()
