@@ -75,7 +75,8 @@ class EpisodeWriter:
         self.info = dataclasses.replace(info, software=info.software or dict(_provenance()))
         self.streams: dict[str, StreamStatistics] = {}
         self._stamped: dict[str, bool] = {}
-        self._human_steps = 0
+        self._steps = self._human_steps = 0
+        self._newest_step_ns = -1
         self._closed = False
         self.directory.mkdir(parents=True, exist_ok=True)
         start = EpisodeFile(self.info, "recording")
@@ -124,7 +125,10 @@ class EpisodeWriter:
             sec, nanosec = _STAMP.unpack_from(cdr, 4)
             stamp = sec * 1_000_000_000 + nanosec
         self.streams[topic].add(stamp, log_time_ns, len(cdr))
-        if topic == CONTROL_STEP:
+        if topic == CONTROL_STEP and stamp > self._newest_step_ns:
+            # A step that was said twice, because somebody had not heard it, is one step.
+            self._newest_step_ns = stamp
+            self._steps += 1
             self._human_steps += is_human_step(cdr)
         self._bag.write(topic, cdr, log_time_ns, publish_time_ns, sequence)
 
@@ -185,7 +189,7 @@ class EpisodeWriter:
             info=self.info,
             status=status,
             duration_ns=self._bag.duration_ns,
-            steps=self.streams[CONTROL_STEP].received if CONTROL_STEP in self.streams else 0,
+            steps=self._steps,
             human_steps=self._human_steps,
             messages=self._bag.count,
             statistics={**(statistics or {}), "streams": streams, "silent": silent},

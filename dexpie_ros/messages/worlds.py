@@ -22,7 +22,8 @@ def ros() -> Messages:
     @cache
     def message_class(name: str) -> Any:
         package, _, kind = name.split("/")
-        return getattr(importlib.import_module(f"{package}.msg"), kind)
+        message: Any = getattr(importlib.import_module(f"{package}.msg"), kind)
+        return message
 
     def numbers(code: str, values: Any) -> Any:
         result = array.array(code)

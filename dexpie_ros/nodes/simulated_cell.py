@@ -16,7 +16,7 @@ from dexpie_ros.control.types import STEP_NS, Command
 from dexpie_ros.messages import read_command, stamp_ns
 from dexpie_ros.nodes.base import ERROR, OK, ContractNode
 from dexpie_ros.runtime import abort, declare_config, run_node
-from dexpie_ros.simulation.cell import Cell, CellConfig, CellState
+from dexpie_ros.simulation.cell import Cell, CellConfig, CellState, TaskName
 from dexpie_ros.simulation.disturbances import DisturbanceConfig
 from dexpie_ros.simulation.streams import JPEG_QUALITY, encode_jpeg, state_messages
 
@@ -25,7 +25,7 @@ from dexpie_ros.simulation.streams import JPEG_QUALITY, encode_jpeg, state_messa
 class SimulatedCellParameters:
     """Parameters of the node; units in the names."""
 
-    task: str = "bottle"
+    task: TaskName = "bottle"
     rtf: float = 0.0
     """Real-time factor: 1 real time, 0 as fast as lockstep allows."""
     lockstep: bool = True
@@ -66,6 +66,7 @@ class SimulatedCell(ContractNode):
         self._idle = False
         self._stopping = False
         self._problem = ""
+        self._now_ns = 0
         self.subscribe("/control/command", self._on_command)
         self.subscribe("/session/state", self._on_session)
         self.serve("/simulation/reset", self._on_reset)
@@ -79,6 +80,10 @@ class SimulatedCell(ContractNode):
             self._condition.notify_all()
         self._thread.join(timeout=5)
         super().destroy_node()
+
+    def now_ns(self) -> int:
+        """Simulation time: this node makes the clock and does not follow it."""
+        return self._now_ns
 
     # -- callbacks (executor thread) -------------------------------------------------------------
     def _on_command(self, message: Any) -> None:
@@ -214,6 +219,7 @@ class SimulatedCell(ContractNode):
 
     def _publish(self, cell: Cell, state: CellState) -> None:
         make, now = self.messages, state.time_ns
+        self._now_ns = now
         self._clock_publisher.publish(make.clock(now))
         for topic, message in state_messages(make, state):
             self._outputs[topic].publish(message)
