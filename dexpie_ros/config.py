@@ -79,7 +79,9 @@ def set_override(values: dict[str, Any], override: str) -> None:
     """Apply one ``a.b=c`` (the value is read as YAML) to nested ``values`` in place."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"override {override!r}: expected key=value, for instance limits.speed=0.2")
+        raise ConfigError(
+            f"override {override!r}: expected key=value, for instance limits.speed=0.2"
+        )
     node = values
     *parents, leaf = key.split(".")
     for parent in parents:

@@ -138,7 +138,12 @@ def test_no_circles():
 
 
 def test_nothing_below_imports_nodes():
-    clients = {"demo", "web", "cli", "bench"}  # talk to a running graph through nodes.session_client
+    clients = {
+        "demo",
+        "web",
+        "cli",
+        "bench",
+    }  # talk to a running graph through nodes.session_client
     for source, targets in rooms_imported().items():
         assert "nodes" not in targets or source in clients, f"{source} imports nodes"
 

@@ -52,7 +52,9 @@ def test_it_ends_with_a_report(done: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_data_came_from_both_worlds(done: Path) -> None:
-    notes = [json.loads(p.read_text())["info"]["note"] for p in done.glob("episodes/*/episode.json")]
+    notes = [
+        json.loads(p.read_text())["info"]["note"] for p in done.glob("episodes/*/episode.json")
+    ]
     made = {note["made_by"] for note in notes}
     assert made == {"live", "lockstep"}
 

@@ -18,7 +18,11 @@ def random_command() -> Command:
 def equal(a: Command | None, b: Command | None) -> bool:
     if a is None or b is None:
         return a is b
-    pairs = [(a.tcp.position, b.tcp.position), (a.tcp.quaternion, b.tcp.quaternion), (a.hand, b.hand)]
+    pairs = [
+        (a.tcp.position, b.tcp.position),
+        (a.tcp.quaternion, b.tcp.quaternion),
+        (a.hand, b.hand),
+    ]
     return all(np.array_equal(x, y) for x, y in pairs)
 
 
@@ -89,20 +93,32 @@ def test_step_and_chunk_survive_unchanged(world: str) -> None:
         pytest.importorskip("rclpy", reason="needs a ROS 2 installation")
     make = getattr(messages, world)()
     step = messages.read_control_step(make.control_step(STEP))
-    assert (step.time_ns, step.tick, step.source, step.mode) == (STEP.time_ns, 77, STEP.source, STEP.mode)
+    assert (step.time_ns, step.tick, step.source, step.mode) == (
+        STEP.time_ns,
+        77,
+        STEP.source,
+        STEP.mode,
+    )
     assert (step.remaining, step.chunk_time_ns, step.stalls) == (3, STEP.chunk_time_ns, 2)
     assert equal(step.command, STEP.command) and equal(step.proposal, STEP.proposal)
     assert step.human is None and all(map(equal, step.upcoming, STEP.upcoming))
     chunk = messages.read_chunk(make.action_chunk(CHUNK))
     assert np.array_equal(chunk.positions, CHUNK.positions)
     assert np.array_equal(chunk.hand, CHUNK.hand)
-    assert (chunk.time_ns, chunk.prefix_length, chunk.latency_ns, chunk.policy_id) == (40_000_000, 4, 1_234, "p")
+    assert (chunk.time_ns, chunk.prefix_length, chunk.latency_ns, chunk.policy_id) == (
+        40_000_000,
+        4,
+        1_234,
+        "p",
+    )
 
 
 def test_hand_is_ordered_by_name() -> None:
     make = messages.bag()
     names = ["thumb_rotation", "index", "little", "ring", "middle", "thumb_bend"]
-    hand = make.joint_state(1, names, np.array([0.6, 0.4, 0.1, 0.2, 0.3, 0.5]), effort=np.arange(6.0))
+    hand = make.joint_state(
+        1, names, np.array([0.6, 0.4, 0.1, 0.2, 0.3, 0.5]), effort=np.arange(6.0)
+    )
     joints = make.joint_state(1, list("abcdef"), np.zeros(6))
     pose = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
     state = messages.read_robot_state(joints, make.pose_stamped(1, "base", pose), hand)

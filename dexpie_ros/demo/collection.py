@@ -58,19 +58,42 @@ def deploy(settings: DemoConfig, folder: Path, policy: Path, name: str, bar: Bar
         )
         for seed in numbers
     ]  # fmt: skip
-    live, lockstep = tasks[: settings.live_starts], tasks[settings.live_starts :]
-    missing = _missing(folder, live) or _missing(folder, _corrections(folder, live))
-    if missing:
-        with bar("deployment, live graph", len(live)) as advance:
-            with live_graph(folder, settings, policy) as client:
-                for task in live:
-                    _once(client, folder, task, policy)
-                    for correction in _corrections(folder, [task]):
-                        _once(client, folder, correction, policy)
-                    advance()
+    live = _deploy_live(settings, folder, tasks, policy, bar)
+    lockstep = tasks[live:]
     _run_lockstep(settings, folder, lockstep, "deployment, lockstep", bar, policy)
     watched = _corrections(folder, lockstep)
     _run_lockstep(settings, folder, watched, "corrections, lockstep", bar, policy)
+
+
+def _deploy_live(
+    settings: DemoConfig, folder: Path, tasks: Sequence[Task], policy: Path, bar: Bar
+) -> int:
+    """Deployments on the live graph until enough starts and enough corrections were seen there;
+    returns how many of ``tasks`` that took.
+    """
+
+    def enough(count: int) -> bool:
+        corrected = len(_corrections(folder, tasks[:count]))
+        return count >= settings.live_starts and corrected >= settings.live_corrections
+
+    def complete(count: int) -> bool:
+        own = tasks[:count]
+        wanted = (*own, *_corrections(folder, own))
+        return all(finished(folder, task.episode_id) is not None for task in wanted)
+
+    count = next((n for n in range(len(tasks) + 1) if enough(n) and complete(n)), None)
+    if count is not None:
+        return count
+    with bar("deployment, live graph", settings.live_starts) as advance:
+        with live_graph(folder, settings, policy) as client:
+            for count, task in enumerate(tasks):
+                if enough(count):
+                    return count
+                _once(client, folder, task, policy)
+                for correction in _corrections(folder, [task]):
+                    _once(client, folder, correction, policy)
+                advance()
+    return len(tasks)
 
 
 def training_episodes(folder: Path) -> list[Episode]:

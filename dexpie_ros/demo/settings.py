@@ -31,8 +31,10 @@ class DemoConfig:
     """Made by the lockstep runner with the same control, operator and recording code."""
     live_starts: Count = 4
     """Deployments on the live graph; a failed one is followed by a watched one of the same start."""
+    live_corrections: int = 2
+    """Go on deploying live until so many starts were corrected there (or all starts are used)."""
     lockstep_starts: int = 38
-    iterations: Count = 3000
+    iterations: Count = 4000
     """Of each actor, batch 256."""
     critic_epochs: Count = 40
     evaluations: Count = 150
@@ -42,7 +44,7 @@ class DemoConfig:
     realtime_evaluations: int = 2
     """Of these, so many in real time, where control jitter and latency mean something."""
     beta: float = 1.5
-    limit_s: float = 16.0
+    limit_s: float = 10.0
     """An episode that lasts longer has failed."""
     workers: Count = 2
     disturbances: DisturbanceConfig = DisturbanceConfig(slip=0.2)
@@ -54,6 +56,7 @@ def quick() -> DemoConfig:
         live_demonstrations=1,
         lockstep_demonstrations=7,
         live_starts=1,
+        live_corrections=1,
         lockstep_starts=5,
         iterations=250,
         critic_epochs=6,

@@ -28,7 +28,8 @@ def ros() -> Messages:
     def numbers(code: str, values: Any) -> Any:
         result = array.array(code)
         dtype = {"d": np.float64, "B": np.uint8}[code]
-        result.frombytes(memoryview(np.ascontiguousarray(values, dtype)).cast("B"))
+        data: Any = np.ascontiguousarray(values, dtype)
+        result.frombytes(memoryview(data).cast("B"))
         return result
 
     return Messages(lambda kind, /, **fields: message_class(kind)(**fields), numbers, "ros")

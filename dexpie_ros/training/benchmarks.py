@@ -17,9 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
-from dexpie_ros.control.types import STEP_NS, Chunk, Observation, RobotState, Source
-from dexpie_ros.geometry import Pose
 from dexpie_ros.policy.actor import Actor, Batch
 from dexpie_ros.policy.asynchronous import AsyncConfig, AsyncPolicy
 from dexpie_ros.policy.diffusion import draw, make_scheduler
@@ -31,6 +28,7 @@ from dexpie_ros.policy.presets import preset
 from dexpie_ros.policy.settings import InferenceSettings
 from dexpie_ros.training.loop import Loop
 from dexpie_ros.training.train import actor_preset
+from dexpie_ros.training.virtual_robot import VirtualRobot
 
 
 def bench_policy(quick: bool = False) -> dict[str, float]:
@@ -228,43 +226,6 @@ def count_stalls(steps: int, max_delay: int = 4) -> int:
     bench = VirtualRobot(policy, lambda: next(source))
     bench.run(steps)
     return bench.stalls
-
-
-class VirtualRobot:
-    """Arbiter, policy and a robot that follows at once, in virtual time."""
-
-    def __init__(self, policy: AsyncPolicy, delay: Callable[[], int]) -> None:
-        self.policy, self.delay = policy, delay
-        self.arbiter = Arbiter(
-            ArbiterConfig(
-                max_delay=policy.config.max_delay,
-                execution_horizon=policy.config.execution_horizon,
-            )
-        )
-        self.arbiter.start("deployment")
-        home = Pose(np.array([0.4, 0.0, 0.3]), np.array([0.0, 0.0, 0.0, 1.0]))
-        self.object = Pose(np.array([0.5, 0.1, 0.1]), home.quaternion)
-        self.robot = RobotState(0, np.zeros(6), np.zeros(6), home, np.full(6, 0.5))
-        self.stalls, self.tick = 0, 0
-        self._arriving: list[tuple[int, Chunk]] = []
-
-    def run(self, steps: int) -> None:
-        """Go on for ``steps`` control steps."""
-        for _ in range(steps):
-            self.tick += 1
-            now = self.tick * STEP_NS
-            for _, chunk in [item for item in self._arriving if item[0] <= self.tick]:
-                self.arbiter.add_chunk(self.policy.arrived(chunk, now))
-            self._arriving = [item for item in self._arriving if item[0] > self.tick]
-            robot = replace(self.robot, time_ns=now)
-            step = self.arbiter.step(now, robot)
-            observed = Observation(now, robot, {"object": self.object})
-            found = self.policy.step(step, observed)
-            if found is not None:
-                self._arriving.append((self.tick + self.delay(), found))
-            self.stalls = step.stalls
-            if step.source == Source.POLICY:
-                self.robot = replace(robot, tcp=step.command.tcp, hand=step.command.hand)
 
 
 def plain_training(actor: Actor, data: SyntheticWindows, steps: int, batch_size: int) -> None:
