@@ -10,6 +10,7 @@ import torch
 
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.label import LabelConfig, label
+from dexpie_ros.critic.optimality import ScoringConfig
 from dexpie_ros.critic.settings import best
 from dexpie_ros.critic.train import train_critic
 from dexpie_ros.demo.collection import Bar
@@ -22,6 +23,10 @@ from dexpie_ros.training.train import ActorConfig, actor_preset, train_actor
 
 TAG = "demo"
 """Of the label sidecars."""
+
+LABELS = LabelConfig(scoring=ScoringConfig(demo_optimality="one"))
+"""The demonstrator of the demo is careful, so demonstrations are optimal, as in the paper; corrections
+are where they succeeded. (With careless demonstrators the critic should score them: `best`.)"""
 
 
 def actor_settings(settings: DemoConfig, recipe: str) -> ActorConfig:
@@ -96,7 +101,7 @@ def label_episodes(critic: Critic, episodes: Sequence[Episode]) -> list[Labels]:
             break
     if len(found) == len(episodes):
         return found
-    labels = label(critic, episodes, LabelConfig())
+    labels = label(critic, episodes, LABELS)
     for episode, item in zip(episodes, labels, strict=True):
         write_labels(episode.path, TAG, item)
     return labels

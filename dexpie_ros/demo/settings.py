@@ -14,7 +14,7 @@ from dexpie_ros.simulation.operator import OperatorConfig
 
 Count = Annotated[int, Field(ge=1)]
 
-DEMONSTRATION_SEEDS, DEPLOYMENT_SEEDS, EVALUATION_SEEDS = 1_000, 20_000, 700_000
+DEMONSTRATION_SEEDS, DEPLOYMENT_SEEDS, EVALUATION_SEEDS = 1_000, 20_000, 800_000
 """First seed of each purpose: initial states of the evaluation are in no data."""
 
 
@@ -25,15 +25,15 @@ class DemoConfig:
     seed: Annotated[int, Field(ge=0, lt=100)] = 0
     """Shifts every other seed: another person, other scenes, other networks."""
     task: str = "bottle"
-    live_demonstrations: Count = 6
+    live_demonstrations: Count = 5
     """Recorded by teleoperation through the live graph."""
-    lockstep_demonstrations: int = 24
+    lockstep_demonstrations: int = 15
     """Made by the lockstep runner with the same control, operator and recording code."""
     live_starts: Count = 4
     """Deployments on the live graph; a failed one is followed by a watched one of the same start."""
     live_corrections: int = 2
     """Go on deploying live until so many starts were corrected there (or all starts are used)."""
-    lockstep_starts: int = 38
+    lockstep_starts: int = 46
     iterations: Count = 4000
     """Of each actor, batch 256."""
     critic_epochs: Count = 40
