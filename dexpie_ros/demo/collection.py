@@ -111,7 +111,10 @@ def finished(folder: Path, episode_id: str) -> EpisodeInfo | None:
         content = read_episode_file(directory)
     except EpisodeError:
         return None
-    return content.info if content is not None and content.status == "finished" else None
+    if content is None or content.status != "finished":
+        return None
+    # A recorder that was stopped closes its bag whole, as aborted: that episode is to be made again.
+    return content.info if content.info.outcome in ("success", "failure") else None
 
 
 def _corrections(folder: Path, tasks: Sequence[Task]) -> list[Task]:
