@@ -91,7 +91,7 @@ class Cell:
         timestep = 1e-9 * STEP_NS / config.substeps
         self._plate = HiddenPlate(config.collision)
         bodies = self.task.bodies() + self._plate.xml()
-        xml = scene_xml(self.task.assets(), bodies, self.task.eye, timestep)
+        xml = scene_xml(self.task.assets(), bodies, self.task.eye, self.task.thumb_torque, timestep)
         self.model = mujoco.MjModel.from_xml_string(xml)
         self.data = mujoco.MjData(self.model)
         self.task.bind(self.model)

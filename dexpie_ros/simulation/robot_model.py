@@ -186,15 +186,18 @@ def exclusion_xml() -> str:
     return "\n".join(f'<exclude body1="{a}" body2="{b}"/>' for a, b in pairs)
 
 
-def motor_xml() -> str:
-    """Twelve position servos: six arm joints, then six hand motors in the hand's own order."""
+def motor_xml(thumb_torque: float) -> str:
+    """Twelve position servos: six arm joints, then six hand motors in the hand's own order.
+
+    ``thumb_torque`` in N m limits the two thumb motors; each finger has 1 N m.
+    """
     rows = [
         f'<position joint="{joint}" kp="{kp}" kv="{kv}" forcerange="-{force} {force}" '
         f'ctrlrange="-6.3 6.3"/>'
         for joint, kp, kv, force in _ARM_MOTORS
     ]
     for joint, travel in zip(HAND_MOTOR_JOINTS, HAND_RANGE, strict=True):
-        force = 1.5 if joint.startswith("thumb") else 1.0
+        force = thumb_torque if joint.startswith("thumb") else 1.0
         rows.append(
             f'<position joint="{joint}" kp="6" kv="0.3" forcerange="-{force} {force}" '
             f'ctrlrange="0 {travel}"/>'

@@ -37,8 +37,8 @@ class Eye:
         return f'<camera name="{name}" pos="{x} {y} {z}" xyaxes="{axes}" fovy="{self.fovy}"/>'
 
 
-def scene_xml(assets: str, bodies: str, eye: Eye, timestep: float) -> str:
-    """MJCF of the cell. ``assets``, ``bodies`` and ``eye`` are the task's; ``timestep`` in s."""
+def scene_xml(assets: str, bodies: str, eye: Eye, thumb_torque: float, timestep: float) -> str:
+    """MJCF of the cell: the task's assets, bodies, front camera and thumb (N m); ``timestep`` in s."""
     x, y = TABLE_CENTRE
     return f"""<mujoco model="dexpie_cell">
 <compiler angle="radian" autolimits="true" eulerseq="XYZ"/>
@@ -74,7 +74,7 @@ def scene_xml(assets: str, bodies: str, eye: Eye, timestep: float) -> str:
 </worldbody>
 <equality>{robot_model.coupling_xml()}</equality>
 <contact>{robot_model.exclusion_xml()}</contact>
-<actuator>{robot_model.motor_xml()}</actuator>
+<actuator>{robot_model.motor_xml(thumb_torque)}</actuator>
 </mujoco>"""
 
 

@@ -85,6 +85,8 @@ class Skill(ABC):
         self._via: dict[str, Array] = {}
         self._via_goal: Array | None = None
 
+    phases: ClassVar[int] = 8
+    """Of an attempt in which nothing goes wrong."""
     stage_phase: ClassVar[dict[str, str]] = {}
     """Phase whose beginning is a stage of the task."""
 
@@ -150,7 +152,8 @@ class Skill(ABC):
 
     def _enter(self, phase: str) -> None:
         """Go to ``phase``; a messy person sometimes stops to think first."""
-        if self.phase and self.rng.uniform() < 0.3 * self.style.mess:
+        # As many pauses in a long task as in a short one: 2.4 in a messy attempt.
+        if self.phase and self.rng.uniform() < min(0.3, 2.4 / self.phases) * self.style.mess:
             self._pause = int(self.rng.integers(8, 30))
         self.phase, self._steps = phase, 0
 

@@ -40,6 +40,7 @@ _ASIDE = 0.17
 class BoxSkill(Skill):
     """Pinch the knob, lift, put the lid aside; pinch the candy, lift, drop it in; again if lost."""
 
+    phases = 15
     stage_phase: ClassVar = {
         "knob_grasped": "lift_lid", "lid_aside": "above_candy", "candy_grasped": "carry_candy"
     }  # fmt: skip

@@ -45,6 +45,7 @@ _UP = np.array([0.0, 0.0, 1.0])
 class DrawerSkill(Skill):
     """Hook, pull, let go, then grasp the box from above and lower it in; again what failed."""
 
+    phases = 14
     stage_phase: ClassVar = {"hooked": "pull", "drawer_open": "over_box", "box_grasped": "carry"}
 
     def __init__(self, task: DrawerTask, style: StyleConfig, rng: np.random.Generator):

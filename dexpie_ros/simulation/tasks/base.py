@@ -50,6 +50,8 @@ class Task(ABC):
     limit: float
     """s, within which a person says that it should be done."""
     home_joints: Array
+    thumb_torque = 1.5
+    """N m, most that each thumb motor gives."""
     eye = Eye()
     """The front camera."""
 

@@ -17,8 +17,8 @@ TILT_GRASP = frame((-np.cos(_TILT), 0, -np.sin(_TILT)), (np.sin(_TILT), 0, -np.c
 """Fingers forward and down, palm down and back: tips of thumb and fingers at one height."""
 READY_HAND = motors(0.5, 0.5, 0.5, 0.5, 0.05, 1.2)
 """Fingers half bent, thumb opposed: a 60 mm opening."""
-PINCH_HAND = motors(0.85, 0.85, 0.85, 0.85, 0.45, 1.2)
-"""Just past touching: fingers that press harder than the thumb squeeze the knob out."""
+PINCH_HAND = motors(0.95, 0.95, 0.95, 0.95, 0.5, 1.2)
+"""A little past touching: fingers closed much further roll the knob out of the pinch."""
 
 HALF_WIDTH, HEIGHT, WALL = 0.06, 0.06, 0.004
 KNOB_ABOVE_LID = 0.012
@@ -32,11 +32,11 @@ class BoxConfig:
     knob_radius: float = 0.019
     fit: float = 0.004
     """Play of the lid's plug in the box on each side."""
-    box_x: tuple[float, float] = (0.52, 0.58)
-    box_y: tuple[float, float] = (0.09, 0.14)
-    candy_x: tuple[float, float] = (0.46, 0.56)
-    candy_y: tuple[float, float] = (-0.08, -0.02)
-    candy_yaw: tuple[float, float] = (-0.15, 0.15)
+    box_x: tuple[float, float] = (0.53, 0.57)
+    box_y: tuple[float, float] = (0.10, 0.13)
+    candy_x: tuple[float, float] = (0.48, 0.54)
+    candy_y: tuple[float, float] = (-0.06, -0.03)
+    candy_yaw: tuple[float, float] = (-0.10, 0.10)
     home_offset: float = 0.02
     home_turn: float = 0.04
     scale: float = 1.0
@@ -59,6 +59,8 @@ class BoxTask(Task):
     object_names = ("candy", "lid", "box")
     handled = "candy"
     limit = 28.0
+    thumb_torque = 2.2
+    """N m: the thumb must not give way to two fingers, or the knob is squeezed out of the pinch."""
     eye = Eye(position=(1.20, 0.10, 0.55), target=(0.45, 0.06, -0.02))
     home_joints = np.array([-0.6, -1.45, 2.2, -0.75, 1.0, 1.57])
 

@@ -22,7 +22,7 @@ CABINET_DEPTH, CABINET_WIDTH = 0.10, 0.13
 DRAWER_TRAVEL = 0.17
 HANDLE_HEIGHT = 0.061
 """m, of the bar above the table."""
-BOX_SIZE = (0.055, 0.021, 0.04)
+BOX_SIZE = (0.055, 0.018, 0.04)
 """m, half sizes of the tissue box."""
 
 
@@ -48,10 +48,10 @@ class DrawerConfig:
     friction: float = 1.5
     """N, of the drawer's slides."""
     cabinet_x: tuple[float, float] = (0.70, 0.74)
-    cabinet_y: tuple[float, float] = (0.01, 0.09)
-    box_x: tuple[float, float] = (0.42, 0.52)
-    box_y: tuple[float, float] = (-0.30, -0.25)
-    box_yaw: tuple[float, float] = (-0.15, 0.15)
+    cabinet_y: tuple[float, float] = (0.02, 0.08)
+    box_x: tuple[float, float] = (0.44, 0.50)
+    box_y: tuple[float, float] = (-0.29, -0.26)
+    box_yaw: tuple[float, float] = (-0.10, 0.10)
     home_offset: float = 0.02
     home_turn: float = 0.04
     scale: float = 1.0
