@@ -220,6 +220,7 @@ def test_every_preset_and_condition_overfits_one_batch(name, kind):
     small = replace(
         small,
         prefix_conditioning=chosen.denoiser.prefix_conditioning,
+        depart_from_prefix=chosen.denoiser.depart_from_prefix,
         vector_embedding=chosen.denoiser.vector_embedding,
         channels=(48,),
         width=96,

@@ -43,6 +43,7 @@ class MLPDenoiser(nn.Module):
         self.condition = nn.Linear(condition_size, width * (1 + settings.blocks) + 1)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(settings.blocks))
         self.output = nn.Linear(width, flat)
+        self.departs = settings.depart_from_prefix
         self.prefix: nn.Linear | None = None
         if settings.prefix_conditioning:
             self.prefix = nn.Linear(horizon * PREFIX_INPUTS, width, bias=False)
@@ -53,10 +54,18 @@ class MLPDenoiser(nn.Module):
             self.condition.bias[-1].zero_()
 
     def local(self, prefix: Tensor, mask: Tensor) -> list[Tensor]:
-        """What the prefix (B, H, 15) under mask (B, H) adds to the input: [] or [(B, width)]."""
+        """What the prefix (B, H, 15) under mask (B, H) adds: [] or to the input (B, width).
+
+        With `depart_from_prefix` a second term (B, 1, 15) for the output: the last prefix action.
+        """
         if self.prefix is None:
             return []
-        return [self.prefix(prefix_inputs(prefix, mask).flatten(1))]
+        terms: list[Tensor] = [self.prefix(prefix_inputs(prefix, mask).flatten(1))]
+        if self.departs:
+            length = mask.sum(dim=1).long()
+            index = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, ACTION_DIM)
+            terms.append(prefix.gather(1, index) * (length > 0)[:, None, None])
+        return terms
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """Condition (B, C) -> what enters the input, each block, and the skip."""
@@ -66,12 +75,13 @@ class MLPDenoiser(nn.Module):
     def denoise(self, noisy: Tensor, local: list[Tensor], modulations: list[Tensor]) -> Tensor:
         flat = noisy.flatten(1)
         hidden = self.input(flat) + modulations[0]
-        for term in local:
-            hidden = hidden + term
+        if local:
+            hidden = hidden + local[0]
         for block, term in zip(self.blocks, modulations[1:-1], strict=True):
             hidden = block(hidden, term)
         out = self.output(hidden) + modulations[-1] * flat
-        return out.view(-1, self.horizon, ACTION_DIM)
+        chunk = out.view(-1, self.horizon, ACTION_DIM)
+        return chunk + local[1] if len(local) > 1 else chunk
 
     def forward(self, noisy: Tensor, prefix: Tensor, mask: Tensor, condition: Tensor) -> Tensor:
         """``noisy``, ``prefix`` (B, H, 15), ``mask`` (B, H) float, ``condition`` (B, C)."""

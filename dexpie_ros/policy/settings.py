@@ -65,6 +65,8 @@ class DenoiserConfig:
     """Width of a small MLP over the observation; 0 gives it to the network as it is."""
     prefix_conditioning: bool = True
     """Local inputs of the prefix, zero at the start; False: the network must guess where it is."""
+    depart_from_prefix: bool = False
+    """MLP that predicts the chunk itself: predict how it departs from the last prefix action."""
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -141,6 +143,13 @@ class PolicyConfig:
             raise ValueError(
                 f"prefix.max_delay: {self.prefix.max_delay} leaves nothing of a chunk of "
                 f"{self.action.horizon}; lower it"
+            )
+        departs = self.denoiser.depart_from_prefix
+        fits = self.denoiser.kind == "mlp" and self.denoiser.prefix_conditioning
+        if departs and not (fits and self.diffusion.prediction == "sample"):
+            raise ValueError(
+                "denoiser.depart_from_prefix: needs kind mlp, prefix_conditioning and "
+                "diffusion.prediction sample"
             )
         halvings = 2 ** (len(self.denoiser.channels) - 1)
         if self.denoiser.kind == "unet" and self.action.horizon % halvings:
