@@ -177,7 +177,8 @@ class Supervisor:
                 _signal_group(process.pid, signal.SIGKILL)
             await asyncio.wait({reading}, timeout=2.0)
             reading.cancel()
-            code = process.returncode or 0
+            # None: even KILL did not end it in time (it hangs in the kernel), which is no success
+            code = -signal.SIGKILL if process.returncode is None else process.returncode
             state.exit_code = code if code >= 0 else 128 - code
             if not asked and not self._ending.is_set() and self._starts_again(state):
                 state.restarts += 1
@@ -222,11 +223,13 @@ class Supervisor:
             if self._hurry.is_set() and step != signal.SIGKILL:
                 continue
             _signal_group(process.pid, step)
+            # nothing can hurry a process that was killed: its exit status must be waited for
+            hurry = self._hurry if step != signal.SIGKILL else asyncio.Event()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(_first(ended, self._hurry), patience)
+                await asyncio.wait_for(_first(ended, hurry), patience)
             if ended.done():
                 return
-            if not self._hurry.is_set():
+            if not hurry.is_set():
                 self._log(LAUNCH, f"{spec.name} did not end within {patience:g} s of {step.name}")
 
     def _log(self, name: str, line: str) -> None:
