@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from critic_data import mixture, reach
 
 from dexpie_ros.critic import label as labelling
@@ -14,9 +15,11 @@ from dexpie_ros.critic import settings as presets
 from dexpie_ros.critic.advantage import AdvantageConfig
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.events import event_aucs, event_labels
+from dexpie_ros.critic.features import features
 from dexpie_ros.critic.label import LabelConfig, label, relabel
 from dexpie_ros.critic.optimality import ScoringConfig
 from dexpie_ros.critic.report import critic_report, data_source, to_plain
+from dexpie_ros.critic.targets import quantile
 from dexpie_ros.critic.train import train_critic
 
 QUICK = dataclasses.replace(
@@ -46,6 +49,45 @@ def test_labels_fit_their_episodes(critic: Critic) -> None:
     corrected = next(i for i, e in enumerate(EPISODES) if e.info.kind == "correction")
     assert np.all(labels[corrected].optimality[EPISODES[corrected].human] == 1.0)
     assert np.any(labels[corrected].optimality[~EPISODES[corrected].human] < 1.0)
+
+
+def test_labels_keep_the_spread_that_the_value_is_the_mean_of(critic: Critic) -> None:
+    labels = label(critic, EPISODES[:3], LabelConfig())
+    for episode, item in zip(EPISODES, labels):
+        assert np.array_equal(item.value, critic.values(episode).astype(np.float32))
+        assert item.value_low is not None and item.value_high is not None
+        assert np.all(item.value_low < item.value_high)
+        assert np.all((item.value_low >= -1.0) & (item.value_high <= 0.0))
+        # against the distribution itself, by counting bins
+        rows = torch.from_numpy(features(episode, critic.settings.features))
+        network = critic.networks[critic.folds[episode.id]]
+        reached = network(rows).detach().double().softmax(-1).cumsum(-1).numpy()
+        centres = network.centres.numpy()
+        by_bins = centres[np.argmax(reached >= 0.1, axis=1)]
+        assert np.abs(item.value_low - by_bins).max() <= 0.5 * (centres[1] - centres[0]) + 1e-6
+    kept = relabel(EPISODES[:3], labels, labelling.paper())
+    assert np.array_equal(kept[1].value_high, labels[1].value_high)
+    old = [dataclasses.replace(item, value_low=None, value_high=None) for item in labels]
+    assert relabel(EPISODES[:3], old, labelling.paper())[0].value_low is None
+
+
+def test_networks_that_disagree_are_uncertain(critic: Critic) -> None:
+    unseen = reach(905)
+    each = [Critic(critic.settings, [n], {}).judge(unseen) for n in critic.networks]
+    together = critic.judge(unseen)
+    assert np.all(together.low <= np.max([j.low for j in each], axis=0) + 1e-9)
+    assert np.all(together.high >= np.min([j.high for j in each], axis=0) - 1e-9)
+
+
+def test_quantiles_of_a_known_distribution() -> None:
+    centres = torch.linspace(-1.0, 0.0, 5).double()  # width 0.25
+    masses = torch.tensor(
+        [[0.0, 0.5, 0.5, 0.0, 0.0], [1.0, 0, 0, 0, 0], [0, 0, 0, 0, 1.0]]
+    ).double()
+    # half a bin's mass lies below its centre; nothing lies beyond the outermost centres
+    assert quantile(masses, centres, 0.25).tolist() == pytest.approx([-0.75, -1.0, -0.0625])
+    assert quantile(masses, centres, 0.75).tolist() == pytest.approx([-0.5, -0.9375, 0.0])
+    assert quantile(masses, centres, 0.5).tolist() == pytest.approx([-0.625, -1.0, 0.0])
 
 
 def test_paper_calls_every_demonstration_optimal(critic: Critic) -> None:

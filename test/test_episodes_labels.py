@@ -1,7 +1,11 @@
 """Labels beside an episode."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from dexpie_ros.episodes import EpisodeError, Labels, read_labels, write_labels
 from dexpie_ros.episodes.labels import label_tags
@@ -25,6 +29,37 @@ def test_round_trip(tmp_path):
     write_labels(tmp_path, "b", labels(3))
     assert label_tags(tmp_path) == ["b", "iteration-1"]
     assert label_tags(tmp_path / "nowhere") == []
+
+
+def test_the_spread_is_kept_where_it_is_known(tmp_path):
+    plain = labels(3)
+    spread = dataclasses.replace(
+        plain, value_low=plain.value - 0.25, value_high=plain.value + np.float64(0.5)
+    )
+    write_labels(tmp_path, "new", spread)
+    again = read_labels(tmp_path, "new")
+    assert np.array_equal(again.value_low, plain.value - np.float32(0.25))
+    assert np.array_equal(again.value_high, plain.value + np.float32(0.5))
+    assert again.value_high.dtype == np.float32
+    # what was written before there was a spread
+    rows = {name: getattr(plain, name) for name in ("value", "advantage", "optimality")}
+    old = save(rows, metadata={"labels": json.dumps(plain.meta)})
+    (tmp_path / "labels/old.safetensors").write_bytes(old)
+    before = read_labels(tmp_path, "old", critic="abc", steps=3)
+    assert before.value_low is None and before.value_high is None
+    assert np.array_equal(before.value, plain.value)
+    # half a spread, of another length, or with a hole is none
+    with pytest.raises(EpisodeError, match="belong together"):
+        dataclasses.replace(plain, value_low=plain.value)
+    with pytest.raises(EpisodeError, match="value_high has shape"):
+        dataclasses.replace(plain, value_low=plain.value, value_high=plain.value[:2])
+    spread.value_low[1] = np.nan
+    with pytest.raises(EpisodeError, match="value_low holds"):
+        write_labels(tmp_path, "hole", spread)
+    half = save({**rows, "value_low": plain.value}, metadata={"labels": json.dumps(plain.meta)})
+    (tmp_path / "labels/half.safetensors").write_bytes(half)
+    with pytest.raises(EpisodeError, match="belong together"):
+        read_labels(tmp_path, "half")
 
 
 def test_labels_of_another_critic_or_length_are_refused(tmp_path):

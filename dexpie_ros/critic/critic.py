@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +26,20 @@ from dexpie_ros.critic.features import features
 from dexpie_ros.critic.image_features import ImageFeatures
 from dexpie_ros.critic.network import ValueNetwork
 from dexpie_ros.critic.settings import CriticConfig
+from dexpie_ros.critic.targets import expectation, quantile
 from dexpie_ros.episodes.episode import Episode
 
 FORMAT = 1
+SPREAD = (0.1, 0.9)
+"""Quantiles of the distribution that labels keep beside its mean."""
+
+
+class Judgement(NamedTuple):
+    """What a critic thinks of an episode (T,), in its units."""
+
+    value: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
 
 class Critic:
@@ -76,15 +87,30 @@ class Critic:
         """V(o_t) for every control step (T,), in the critic's units, [-1, 0]."""
         fold = self.folds.get(episode.id)
         chosen = self.networks if fold is None else (self.networks[fold],)
-        return self._mean(episode, chosen)
+        return self._judge(episode, chosen)[0]
+
+    def judge(self, episode: Episode) -> Judgement:
+        """:meth:`values` with the spread of the distribution that they are the mean of.
+
+        Where several networks judge, of their mixture: it is wide too where they disagree.
+        """
+        fold = self.folds.get(episode.id)
+        chosen = self.networks if fold is None else (self.networks[fold],)
+        values, masses = self._judge(episode, chosen)
+        centres = chosen[0].centres.to(masses.dtype)
+        low, high = (quantile(masses, centres, share) for share in SPREAD)
+        return Judgement(values, low.cpu().numpy(), high.cpu().numpy())
 
     def values_in_sample(self, episode: Episode) -> NDArray[np.float64]:
         """V(o_t) (T,) from networks that did see this episode: for comparison only."""
         fold = self.folds.get(episode.id)
         others = tuple(n for k, n in enumerate(self.networks) if k != fold)
-        return self._mean(episode, others or self.networks)
+        return self._judge(episode, others or self.networks)[0]
 
-    def _mean(self, episode: Episode, networks: Sequence[ValueNetwork]) -> NDArray[np.float64]:
+    def _judge(
+        self, episode: Episode, networks: Sequence[ValueNetwork]
+    ) -> tuple[NDArray[np.float64], torch.Tensor]:
+        """Mean value (T,), and the mean distribution over the bins (T, K) in float64."""
         rows = torch.from_numpy(features(episode, self.settings.features, self.encode))
         device = networks[0].centres.device
         if rows.shape[1] != networks[0].mean.shape[0]:
@@ -92,8 +118,12 @@ class Critic:
                 f"{episode.path}: {rows.shape[1]} features, the critic was trained on "
                 f"{networks[0].mean.shape[0]}; is it another task's critic?"
             )
-        stacked = torch.stack([network.value(rows.to(device)) for network in networks])
-        return stacked.mean(0).cpu().numpy().astype(np.float64)
+        with torch.no_grad():
+            logits = [network(rows.to(device)) for network in networks]
+            pairs = zip(logits, networks, strict=True)
+            values = torch.stack([expectation(x, network.centres) for x, network in pairs])
+            masses = torch.stack([x.double().softmax(-1) for x in logits])
+        return values.mean(0).cpu().numpy().astype(np.float64), masses.mean(0)
 
     def save(self, directory: str | Path) -> Path:
         """Write the critic; every file whole or not at all."""

@@ -61,9 +61,9 @@ def label(critic: Critic, episodes: Sequence[Episode], settings: LabelConfig) ->
     Raises:
         CriticError: no episodes, or advantages without any spread.
     """
-    values = [critic.values(episode) for episode in episodes]
+    judged = [critic.judge(episode) for episode in episodes]
     source = [{"critic": critic.hash, "held_out": critic.held_out(e)} for e in episodes]
-    return _label(episodes, values, source, settings, critic.settings.returns)
+    return _label(episodes, judged, source, settings, critic.settings.returns)
 
 
 def relabel(
@@ -90,17 +90,18 @@ def relabel(
         raise CriticError("no labels to start from")
     returns = configs.from_dict(ReturnConfig, labels[0].meta["returns"], "labels: returns")
     source = [{"critic": item.meta["critic"], "held_out": item.meta["held_out"]} for item in labels]
-    values = [np.asarray(item.value, np.float64) for item in labels]
-    return _label(episodes, values, source, settings, returns)
+    judged = [(item.value, item.value_low, item.value_high) for item in labels]
+    return _label(episodes, judged, source, settings, returns)
 
 
 def _label(
     episodes: Sequence[Episode],
-    values: Sequence[NDArray[np.float64]],
+    judged: Sequence[tuple[NDArray, NDArray | None, NDArray | None]],
     source: Sequence[dict[str, Any]],
     settings: LabelConfig,
     returns: ReturnConfig,
 ) -> list[Labels]:
+    values = [np.asarray(value, np.float64) for value, _, _ in judged]
     gained = [
         advantages(v, stream(len(e), e.success, e.human, returns), settings.advantage, returns)
         for e, v in zip(episodes, values, strict=True)
@@ -129,6 +130,10 @@ def _label(
                 settings.scoring,
             ).astype(np.float32),
             meta={**about, **shared},
+            value_low=low,
+            value_high=high,
         )
-        for episode, v, a, about in zip(episodes, values, gained, source, strict=True)
+        for episode, v, a, about, (_, low, high) in zip(
+            episodes, values, gained, source, judged, strict=True
+        )
     ]

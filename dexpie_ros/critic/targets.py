@@ -29,3 +29,17 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def expectation(logits: Tensor, centres: Tensor) -> Tensor:
     """Value of a distribution over bins: (B, K) -> (B,)."""
     return (logits.softmax(-1) * centres).sum(-1)
+
+
+def quantile(masses: Tensor, centres: Tensor, share: float) -> Tensor:
+    """Where ``share`` of the mass lies below: masses (B, K) that sum to 1 -> (B,).
+
+    A bin's mass is spread evenly over its width; the ends of the scale are the outermost centres.
+    """
+    reached = masses.cumsum(-1)
+    found = torch.searchsorted(reached, reached[:, -1:] * share).clamp(max=len(centres) - 1)
+    inside = masses.gather(-1, found)
+    part = (share * reached[:, -1:] - (reached.gather(-1, found) - inside)) / inside
+    width = centres[1] - centres[0]
+    at = centres[found] + (part - 0.5) * width
+    return at.squeeze(-1).clamp(centres[0], centres[-1])

@@ -22,6 +22,7 @@ from dexpie_ros.episodes.episode import EpisodeError
 Row = NDArray[np.float32]
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _ROWS = ("value", "advantage", "optimality")
+_SPREAD = ("value_low", "value_high")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +34,15 @@ class Labels:
     optimality: Row
     meta: dict[str, Any] = field(default_factory=dict)
     """JSON; ``critic`` is the hash of the critic's weights, and must be there to be written."""
+    value_low: Row | None = None
+    """10 % quantile of the critic's distribution; None in labels from before it was kept."""
+    value_high: Row | None = None
+    """90 % quantile; there if and only if the other is. The value, its mean, may lie outside."""
 
     def __post_init__(self) -> None:
-        for name in _ROWS:
+        if (self.value_low is None) != (self.value_high is None):
+            raise EpisodeError("labels: value_low and value_high belong together, one is missing")
+        for name in self.rows:
             row = np.ascontiguousarray(getattr(self, name), np.float32)
             if row.ndim != 1 or len(row) != len(np.atleast_1d(self.value)):
                 raise EpisodeError(f"labels: {name} has shape {row.shape}, expected one per step")
@@ -43,6 +50,11 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Names of the rows that are there."""
+        return _ROWS if self.value_low is None else (*_ROWS, *_SPREAD)
 
 
 def labels_path(directory: str | Path, tag: str) -> Path:
@@ -57,11 +69,11 @@ def write_labels(directory: str | Path, tag: str, labels: Labels) -> Path:
     path = labels_path(directory, tag)
     if not isinstance(labels.meta.get("critic"), str) or not labels.meta["critic"]:
         raise EpisodeError(f"{path}: meta['critic'] must hold the hash of the critic")
-    for name in _ROWS:
+    for name in labels.rows:
         if not np.all(np.isfinite(getattr(labels, name))):
             raise EpisodeError(f"{path}: {name} holds values that are not numbers")
     meta = json.dumps(labels.meta, allow_nan=False)
-    rows = {name: getattr(labels, name) for name in _ROWS}
+    rows = {name: getattr(labels, name) for name in labels.rows}
     config.write_atomic(path, save(rows, metadata={"labels": meta}))
     return path
 
@@ -75,7 +87,9 @@ def read_labels(directory: str | Path, tag: str, critic: str = "", steps: int = 
     try:
         with safe_open(path, framework="numpy") as stream:
             meta = json.loads((stream.metadata() or {})["labels"])
-            rows = {name: stream.get_tensor(name) for name in _ROWS}
+            there = set(stream.keys())
+            kept = _ROWS + tuple(name for name in _SPREAD if name in there)
+            rows = {name: stream.get_tensor(name) for name in kept}
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise EpisodeError(f"{path}: cannot be read ({error}); run `dexpie label` again") from None
     labels = Labels(**rows, meta=meta)
