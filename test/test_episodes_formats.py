@@ -95,7 +95,10 @@ def test_the_lerobot_files_follow_the_schema(episodes, tmp_path):
 
 
 def test_lerobot_itself_opens_it(episodes, tmp_path, monkeypatch):
-    module = pytest.importorskip("lerobot.datasets.lerobot_dataset")
+    module = pytest.importorskip(
+        "lerobot.datasets.lerobot_dataset",
+        reason="lerobot brings gigabytes of its own; `pip install lerobot` beside this package to check",
+    )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     root = export_lerobot(episodes, tmp_path / "lerobot")
     data = module.LeRobotDataset("dexpie/test", root=root, video_backend="pyav")
