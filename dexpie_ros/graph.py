@@ -243,7 +243,8 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         "inference_delay_steps": v["inference_delay_steps"],
         "inference.mode": v["mode"],
     }
-    specs = [NodeSpec("teleop", parameters=teleop)]
+    # a robot holds until the operator's side is back
+    specs = [NodeSpec("teleop", parameters=teleop, required=sim, respawn=not sim)]
     if policy:
         # without it a robot holds until it is back; a simulation would wait for ever
         specs.append(NodeSpec("policy_server", parameters=server, required=sim, respawn=not sim))

@@ -6,6 +6,8 @@ Imported only by launch files; `launch` belongs to a ROS 2 installation and is n
 from __future__ import annotations
 
 import sys
+import tempfile
+from dataclasses import replace
 
 from launch import LaunchContext, LaunchDescription  # type: ignore[attr-defined]
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
@@ -13,6 +15,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from dexpie_ros.graph import PACKAGE, STACKS, NodeSpec, stack
+from dexpie_ros.node_spec import RUN_FOLDER_VARIABLE
 
 
 def launch_description(name: str) -> LaunchDescription:
@@ -21,7 +24,11 @@ def launch_description(name: str) -> LaunchDescription:
 
     def actions(context: LaunchContext) -> list[ExecuteProcess]:
         values = {key: LaunchConfiguration(key).perform(context) for key in arguments}
-        return [node_action(spec) for spec in stack(name, **values)]
+        folder = tempfile.mkdtemp(prefix="dexpie-launch-")
+        return [
+            node_action(replace(spec, env={RUN_FOLDER_VARIABLE: folder, **spec.env}))
+            for spec in stack(name, **values)
+        ]
 
     declared = [
         DeclareLaunchArgument(key, default_value=_text(argument.default), description=argument.help)

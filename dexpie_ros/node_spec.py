@@ -12,6 +12,9 @@ EXIT_CONFIG = 2
 SUPERVISOR_VARIABLE = "DEXPIE_SUPERVISOR_PID"
 """Tells a node the process that it must not outlive."""
 
+RUN_FOLDER_VARIABLE = "DEXPIE_RUN_FOLDER"
+"""Tells a node a folder that lives as long as the launch: for what a respawned node must know."""
+
 Value = bool | int | float | str | list[float] | list[str]
 
 

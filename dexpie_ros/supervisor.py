@@ -31,6 +31,7 @@ import yaml
 from dexpie_ros.config import ConfigError
 from dexpie_ros.graph import EXIT_CONFIG, SUPERVISOR_VARIABLE, NodeSpec
 from dexpie_ros.graph_log import Log, console_log, describe
+from dexpie_ros.node_spec import RUN_FOLDER_VARIABLE
 from dexpie_ros.shared_memory import remove_stale_segments
 
 LAUNCH = "launch"
@@ -105,7 +106,7 @@ class Supervisor:
             file = folder / f"{spec.full_name.strip('/').replace('/', '.')}.yaml"
             file.write_text(yaml.safe_dump(spec.parameter_yaml()), encoding="utf-8")
             command = node_command(spec, str(file))
-            keep = self._keep(self.nodes[spec.name], command)
+            keep = self._keep(self.nodes[spec.name], command, str(folder))
             self._tasks.append(asyncio.create_task(keep, name=spec.name))
         return self
 
@@ -146,13 +147,14 @@ class Supervisor:
         """True from the first reason to stop on."""
         return self._ending.is_set()
 
-    async def _keep(self, state: NodeState, command: list[str]) -> None:
+    async def _keep(self, state: NodeState, command: list[str], folder: str) -> None:
         """Start one node, start it again as often as its spec says, and end it in the end."""
         spec = state.spec
         environment = {
             **os.environ,
             "PYTHONUNBUFFERED": "1",
             SUPERVISOR_VARIABLE: str(os.getpid()),
+            RUN_FOLDER_VARIABLE: folder,
             **spec.env,
         }
         while not self._ending.is_set():

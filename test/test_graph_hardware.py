@@ -95,7 +95,7 @@ RATES = {
     "/arm/tcp_pose": 125,
     "/hand/joint_states": 25,
     "/teleop/tracker": 100,
-    "/teleop/glove": 60,
+    "/teleop/glove": 90,
     "/control/step": 25,
     "/camera/front/color/image_raw": FPS,
     "/camera/wrist/color/image_raw/compressed": FPS,

@@ -59,9 +59,9 @@ def test_robot_has_two_cameras_and_no_lockstep(tmp_path):
     assert not {"simulated_cell", "simulated_operator"} & set(kinds(specs))
     assert not any(spec.parameters.get("lockstep") for spec in specs)
     assert not any(spec.parameters["use_sim_time"] for spec in specs)
-    # without a camera or a policy the arm holds; without the arm, the arbiter or the bag all ends
+    # without camera, policy or operator the arm holds; without arm, arbiter or bag all ends
     assert {s.kind for s in specs if s.respawn} == {
-        "camera_driver", "tracker_driver", "glove_driver", "policy_server",
+        "camera_driver", "tracker_driver", "glove_driver", "teleop", "policy_server",
     }  # fmt: skip
     assert {"arm_driver", "hand_driver", "intervention_arbiter", "recorder"} <= {
         s.kind for s in specs if s.required

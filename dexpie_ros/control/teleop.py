@@ -108,6 +108,7 @@ class Teleop:
         self._raw: Pose | None = None
         self._offset: Pose | None = None
         self._frozen: Pose | None = None
+        self._let_go = False
         self._hand: Array | None = None
         self._tracker_ns = 0
         self._glove_ns = 0
@@ -119,6 +120,8 @@ class Teleop:
         tool = compose(tracker, self._mounting) if self._mounted else tracker
         self._raw = self._pose_filter(tool, time_ns)
         self._tracker_ns = max(self._tracker_ns, time_ns)
+        if self._let_go and self._frozen is None:
+            self._frozen = self._tool(self._raw)
         return True
 
     def update_glove(
@@ -161,8 +164,10 @@ class Teleop:
     def clutch(self, engaged: bool) -> None:
         """Let go (False) and take hold (True): between the two the follower stands still.
 
-        The operator can move back to a comfortable place without the robot noticing.
+        The operator can move back to a comfortable place without the robot noticing. Let go before
+        the first pose, it stands still where that one is.
         """
+        self._let_go = not engaged
         if not engaged and self._frozen is None and self._raw is not None:
             self._frozen = self._tool(self._raw)
         elif engaged and self._frozen is not None and self._raw is not None:
@@ -192,10 +197,24 @@ class Teleop:
         self._world = compose(robot.tcp, inverse(self._raw))
         self._calibrated = True
 
+    def restore(self, world: Pose) -> None:
+        """Take the tracker's world as an earlier :meth:`calibrate` found it."""
+        self._world, self._calibrated = world, True
+
     @property
     def world(self) -> Pose:
         """Tracker world -> base, as calibrated."""
         return self._world
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether :meth:`calibrate` found it, now or before a :meth:`restore`."""
+        return self._calibrated
+
+    @property
+    def oldest_ns(self) -> int:
+        """Stamp of the older one of the newest tracker pose and the newest glove values."""
+        return min(self._tracker_ns, self._glove_ns)
 
     def follower_in_base(self, time_ns: int | None = None) -> Command | None:
         """The follower in the base frame: for the arbiter's absolute mode and for display."""

@@ -14,7 +14,8 @@ from dexpie_ros.nodes.base import interface
 from dexpie_ros.nodes.device_node import DeviceNode
 from dexpie_ros.runtime import declare_config, qos_profile, run_node
 
-RATE_HZ = 60.0
+RATE_HZ = 90.0
+"""At most; the hand's own clock (DexHiL). The vendor's SDK delivers up to 120 Hz."""
 VENDOR_TYPE = "manus_ros2_msgs/msg/ManusGlove"
 
 
