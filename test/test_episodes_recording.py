@@ -2,16 +2,27 @@
 
 import json
 import time
+from dataclasses import replace
 
 import factories
+import numpy as np
 import pytest
 
 from dexpie_ros import messages
 from dexpie_ros.contract import recorded_topics
-from dexpie_ros.episodes import EpisodeError, EpisodeInfo, EpisodeWriter, WriterConfig
+from dexpie_ros.control.types import ARM_JOINTS, HAND_JOINTS
+from dexpie_ros.episodes import (
+    EpisodeError,
+    EpisodeInfo,
+    EpisodeWriter,
+    WriterConfig,
+    read_episode,
+)
 from dexpie_ros.episodes import recording as module
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.episode_file import read_episode_file, write_episode_file
 from dexpie_ros.episodes.recording import Recording, RecordingConfig, Watch
+from dexpie_ros.episodes.repair import repair
 
 T0 = factories.START_NS
 STEP = 40_000_000
@@ -71,6 +82,106 @@ def test_the_preroll_keeps_to_its_memory(tmp_path):
     recording.start(tmp_path / "a", EpisodeInfo("a"))
     recording.end()
     assert len(recorded(tmp_path / "a", "/arm/tcp_pose")) == 1000 // size
+
+
+def sample(k: int, topic: str, cdr: bytes) -> tuple[str, bytes, int, int]:
+    return topic, cdr, T0 + k * STEP, T0 + k * STEP
+
+
+def all_streams(k: int, tick: int = 0) -> list[tuple[str, bytes, int, int]]:
+    """What a robot says at step k."""
+    bag, recipe, stamp = messages.bag(), factories.Recipe(), T0 + k * STEP
+    step = replace(factories.control_step(recipe, 0), time_ns=stamp, tick=tick or 100 + k)
+    arm, hand = factories.tcp_at(recipe, k / 25), factories.hand_at(recipe, k / 25)
+    made = (
+        ("/arm/joint_states", bag.joint_state(stamp, ARM_JOINTS, np.zeros(6), np.zeros(6))),
+        ("/hand/joint_states", bag.joint_state(stamp, HAND_JOINTS, hand, None, np.zeros(6))),
+        ("/arm/tcp_pose", bag.pose_stamped(stamp, "base", arm)),
+        ("/simulation/events", bag.text(json.dumps({"time_ns": stamp, "note": f"step {k}"}))),
+        ("/control/step", bag.control_step(step)),
+    )
+    return [sample(k, topic, messages.serialize(message)) for topic, message in made]
+
+
+def test_steps_before_the_start_are_in_the_bag_but_not_in_the_episode(tmp_path):
+    """The arbiter that ticked before the episode was another one: its counter stood elsewhere."""
+    recording = make()
+    for k in range(10):
+        for item in all_streams(k, tick=9000 + k):
+            recording.receive(*item)
+    recording.start(tmp_path / "a", EpisodeInfo("a"), start_ns=T0 + 10 * STEP)
+    for k in range(10, 30):
+        for item in all_streams(k):
+            recording.receive(*item)
+    recording.end("success")
+    assert recorded(tmp_path / "a", "/control/step") == list(range(5, 30))
+    episode = read_episode(tmp_path / "a")
+    assert episode.time_ns.tolist() == [T0 + k * STEP for k in range(10, 30)]
+    assert next(json.loads(text)["note"] for _, text in episode.events) == "step 9"
+    assert not episode.problems and not episode.partial
+    content = read_episode_file(tmp_path / "a")
+    assert content.steps == 20 and content.start_ns == T0 + 10 * STEP
+    # A copy that was cut off is repaired to the same steps.
+    (tmp_path / "b").mkdir()
+    start = replace(content, status="recording", steps=0)
+    write_episode_file(tmp_path / "b", start)
+    data = (tmp_path / "a/a_0.mcap").read_bytes()
+    (tmp_path / "b/a_0.mcap").write_bytes(data[: data.rindex(b"dexpie_episode")])
+    repair(tmp_path / "b")
+    again = read_episode_file(tmp_path / "b")
+    assert (again.status, again.steps, again.start_ns) == ("repaired", 20, content.start_ns)
+    assert np.array_equal(read_episode(tmp_path / "b").tcp, episode.tcp)
+
+
+def test_an_episode_that_ended_before_the_arbiter_began_says_so(tmp_path):
+    recording = make()
+    for item in all_streams(0):
+        recording.receive(*item)
+    recording.start(tmp_path / "a", EpisodeInfo("a"), start_ns=T0 + STEP)
+    recording.end("aborted")
+    with pytest.raises(EpisodeError, match="1 control steps all lie before the episode's start"):
+        read_episode(tmp_path / "a")
+
+
+def test_of_another_scene_nothing_is_kept_but_the_states(tmp_path):
+    recording = make()
+    recording.receive(*state(0))
+    for k in range(1, 5):
+        for item in all_streams(k):
+            recording.receive(*item)
+    # The scene's first sample arrives before this process' clock has heard of its time.
+    (topic, cdr, log, publish) = pose(5)
+    recording.receive(topic, cdr, log - STEP, publish)
+    recording.start(tmp_path / "a", EpisodeInfo("a"), T0 + 5 * STEP, new_scene=True)
+    recording.end("success")
+    assert recorded(tmp_path / "a", "/arm/tcp_pose") == [4]
+    assert recorded(tmp_path / "a", "/session/state") == [0]
+    assert "/control/step" not in read_episode_file(tmp_path / "a").statistics["streams"]
+
+
+def test_a_clock_that_begins_anew_has_no_moment_before(tmp_path):
+    recording = make()
+    for k in (100, 101, 3, 4):
+        recording.receive(*pose(k))
+    recording.start(tmp_path / "a", EpisodeInfo("a"))
+    recording.end()
+    assert recorded(tmp_path / "a", "/arm/tcp_pose") == [3, 4]
+
+
+def test_what_runs_short_is_said_before_it_is_gone(tmp_path, monkeypatch):
+    said = []
+    settings = replace(SETTINGS, minimum_free_gb=5.0)
+    usage = type(module.shutil.disk_usage("/"))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(10**12, 0, 8 * 10**9))
+    recording = make(settings, warn=said.append)
+    recording.start(tmp_path / "a", EpisodeInfo("a", simulated=True))
+    recording.receive(*pose(0))
+    time.sleep(1.1)
+    recording.receive(*pose(1))
+    time.sleep(0.3)
+    warning = "8.00 GB left on the disk; below 5 GB recording ends"
+    assert said == [warning] and recording.troubles == (warning,) and not recording.error
+    recording.end()
 
 
 def test_a_silent_stream_is_reported_while_it_can_be_helped(tmp_path):

@@ -18,6 +18,7 @@ from dexpie_ros.episodes import streams
 from dexpie_ros.episodes.align import AlignConfig, Held, Times, hold, interpolate_poses
 from dexpie_ros.episodes.bag_reader import BagReader
 from dexpie_ros.episodes.episode import Bool, EpisodeError
+from dexpie_ros.episodes.episode_file import recorded_start
 from dexpie_ros.episodes.images import RecordedImages
 from dexpie_ros.geometry import Array
 
@@ -56,7 +57,8 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
             + "".join(f"; {problem}" for problem in bag.problems[:3])
         )
     problems = list(bag.problems)
-    steps = streams.read_steps(bag, STEP)
+    start_ns = recorded_start(bag.metadata)
+    steps = streams.read_steps(bag, STEP, start_ns)
     grid = _Grid(steps, settings, bag.path, problems)
     onto = _Onto(bag, settings, grid.times, grid.missing.copy(), problems)
 
@@ -86,11 +88,13 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
     late_steps = int(np.count_nonzero(onto.flags & ~grid.missing))
     if late_steps:
         problems.append(f"{bag.path}: {late_steps} of {len(grid.times)} steps out of tolerance")
+    # What is said of the first step may be logged a moment before it.
     events = [
-        event
+        (at, text)
         for topic in EVENTS
         if topic in bag.messages
-        for event in streams.read_texts(bag, topic)
+        for logged, text in streams.read_texts(bag, topic)
+        if (at := _event_time(logged, text)) >= start_ns - STEP_NS
     ]
     command, proposal, human = (
         np.where(grid.missing[:, None], np.nan, rows[grid.row])
@@ -119,7 +123,7 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
     return Aligned(
         arrays=arrays,
         object_names=names,
-        events=tuple(sorted((_event_time(t, text), text) for t, text in events)),
+        events=tuple(sorted(events)),
         cameras=cameras,
         partial=grid.cut or not bag.indexed or bool(bag.problems),
         problems=tuple(problems),

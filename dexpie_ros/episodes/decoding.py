@@ -21,6 +21,7 @@ from dexpie_ros.episodes.bag_reader import BagReader
 from dexpie_ros.episodes.cdr import CdrError, Columns, read_columns
 from dexpie_ros.episodes.episode import EpisodeError
 
+_STAMP = struct.Struct("<iI")
 Decode = Callable[[memoryview], Any]
 
 
@@ -57,6 +58,14 @@ def columns(bag: BagReader, topic: str, expected: str) -> Columns:
             f"{bag.path}: {topic}: not all messages are {expected} ({error}); exclude the episode, or "
             "find the publisher that wrote them"
         ) from None
+
+
+def header_stamp_ns(cdr: bytes | memoryview, otherwise: int = 0) -> int:
+    """Stamp of a serialized message whose first field is a header; ``otherwise`` if it is too short."""
+    if len(cdr) < 12:
+        return otherwise
+    sec, nanosec = _STAMP.unpack_from(cdr, 4)
+    return int(sec * 1_000_000_000 + nanosec)
 
 
 def is_human_step(cdr: bytes | memoryview) -> bool:

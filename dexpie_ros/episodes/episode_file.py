@@ -6,8 +6,10 @@ all. The same description also lies in the bag as metadata, so that a bag on its
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ class EpisodeFile:
     """Messages on /control/step."""
     human_steps: int = 0
     messages: int = 0
+    start_ns: int = 0
+    """ROS time at which the episode begins; control steps before it are pre-roll. 0: all belong to it."""
     statistics: dict[str, Any] = field(default_factory=dict)
     """``streams``: per topic received, expected, dropped, rate, jitter; ``silent``: topics with a rate
     on which nothing came; plus what the session adds."""
@@ -76,7 +80,7 @@ def parse(data: bytes, where: str) -> EpisodeFile:
     if status not in STATUSES:
         raise EpisodeError(f"{where}: status {status!r}, expected one of {', '.join(STATUSES)}")
     numbers = {}
-    for key in ("duration_ns", "steps", "human_steps", "messages"):
+    for key in ("duration_ns", "steps", "human_steps", "messages", "start_ns"):
         numbers[key] = values.get(key, 0)
         if type(numbers[key]) is not int or numbers[key] < 0:
             raise EpisodeError(f"{where}: {key} = {numbers[key]!r}, expected a count")
@@ -110,6 +114,15 @@ def from_record(record: dict[str, str], where: str) -> EpisodeFile:
     return parse(text, where)
 
 
+def recorded_start(metadata: Iterable[tuple[str, dict[str, str]]]) -> int:
+    """``start_ns`` by the metadata records of a bag; 0 where no sound record tells it."""
+    for name, record in metadata:
+        if name == RECORD_NAME:
+            with contextlib.suppress(EpisodeError):
+                return from_record(record, "").start_ns
+    return 0
+
+
 def _plain(content: EpisodeFile) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -119,6 +132,7 @@ def _plain(content: EpisodeFile) -> dict[str, Any]:
         "steps": content.steps,
         "human_steps": content.human_steps,
         "messages": content.messages,
+        "start_ns": content.start_ns,
         "statistics": content.statistics,
         **({"repair": content.repair} if content.repair else {}),
     }

@@ -23,6 +23,8 @@ from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.writer import EpisodeWriter, WriterConfig
 
 _FLUSH_S = 0.25
+ENDED_EARLY = "recording ended early"
+"""How the warning begins that an episode is not recorded any further."""
 
 
 @config.config
@@ -65,6 +67,8 @@ class Recording:
     ) -> None:
         self.topics, self.settings = tuple(topics), settings or RecordingConfig()
         self.warnings: list[str] = []
+        self.troubles: tuple[str, ...] = ()
+        """What is wrong with the running episode's streams at the moment."""
         self.error = ""
         """Why the running episode was ended before its time; empty: it was not."""
         self.dropped = 0
@@ -101,6 +105,9 @@ class Recording:
         """Take one message; recorded if an episode is running or starts within the pre-roll."""
         item = Item(topic, cdr, log_time_ns, publish_time_ns, sequence)
         with self._lock:
+            if self._preroll and log_time_ns < self._preroll[-1].log_time_ns:
+                # Another clock (a simulation that was started anew): its before is not this one's.
+                self._forget()
             if topic in self._latching:
                 self._latched[topic] = item
             if self._writer is None:
@@ -111,22 +118,35 @@ class Recording:
                 self._waiting += len(cdr)
                 self._queue.put(item)
 
-    def start(self, directory: str | Path, info: EpisodeInfo) -> None:
-        """Begin an episode. EpisodeError if one is running, the disk is full or the place taken."""
+    def start(
+        self,
+        directory: str | Path,
+        info: EpisodeInfo,
+        start_ns: int = 0,
+        new_scene: bool = False,
+    ) -> None:
+        """Begin an episode. EpisodeError if one is running, the disk is full or the place taken.
+
+        Control steps captured before ``start_ns`` do not belong to it. ``new_scene``: nothing
+        captured before it does, for the world was another one then.
+        """
         if self._writer is not None:
             raise EpisodeError(f"still recording {self._writer.info.episode_id}; end it first")
         require_space(directory, self.settings.minimum_free_gb)
-        writer = EpisodeWriter(directory, info, self.topics, self.settings.writer)
+        writer = EpisodeWriter(directory, info, self.topics, self.settings.writer, start_ns)
         with self._lock:
-            self.error, self.dropped, self.warnings = "", 0, []
+            self.error, self.dropped, self.warnings, self.troubles = "", 0, [], ()
             self._queue = queue.SimpleQueue()
             early = {id(item) for item in self._preroll}
             states = [item for item in self._latched.values() if id(item) not in early]
             for item in (*states, *self._preroll):
+                if new_scene and item.topic not in self._latching:
+                    stamp = writer.captured_ns(item.topic, item.cdr, item.log_time_ns)
+                    if stamp < start_ns:
+                        continue
                 self._waiting += len(item.cdr)
                 self._queue.put(item)
-            self._preroll.clear()
-            self._preroll_bytes = 0
+            self._forget()
             self._writer = writer
         self._thread = threading.Thread(target=self._write, args=(writer, self._queue), daemon=True)
         self._thread.start()
@@ -154,6 +174,10 @@ class Recording:
             self._queue.put(None)
         thread.join()
         return writer
+
+    def _forget(self) -> None:
+        self._preroll.clear()
+        self._preroll_bytes = 0
 
     def _remember(self, item: Item) -> None:
         self._preroll.append(item)
@@ -191,8 +215,20 @@ class Recording:
                 self._guarded(
                     lambda: require_space(writer.directory, self.settings.minimum_free_gb)
                 )
-                for message in watch.look(item.log_time_ns, self.dropped):
+                for message in watch.look(item.log_time_ns, self.dropped, self._resources(writer)):
                     self._say(message)
+                self.troubles = tuple(watch.wrong.values())
+
+    def _resources(self, writer: EpisodeWriter) -> dict[str, str]:
+        """What runs short while there is still time to help it."""
+        short = {}
+        waiting, room = self._waiting * 1e-6, self.settings.queue_mb
+        if waiting > 0.5 * room:
+            short["queue"] = f"{waiting:.0f} of {room:g} MB wait for the disk; then messages drop"
+        free, least = free_gb(writer.directory), self.settings.minimum_free_gb
+        if free < 2 * least:
+            short["disk"] = f"{free:.2f} GB left on the disk; below {least:g} GB recording ends"
+        return short
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """A disk that fails ends the recording; it never ends the thread or the process."""
@@ -200,7 +236,7 @@ class Recording:
             action()
         except (OSError, EpisodeError, KeyError) as error:
             self.error = f"{type(error).__name__}: {error}"
-            self._say(f"recording ended early: {error}")
+            self._say(f"{ENDED_EARLY}: {error}")
 
     def _say(self, message: str) -> None:
         self.warnings.append(message)
@@ -214,11 +250,14 @@ class Watch:
     def __init__(self, writer: EpisodeWriter) -> None:
         self._writer = writer
         self._lost: dict[str, int] = {}
-        self._bad: set[str] = set()
+        self.wrong: dict[str, str] = {}
+        """By topic or resource: what was wrong at the last look."""
 
-    def look(self, now_ns: int, queue_dropped: int) -> list[str]:
-        """What is wrong since the last look."""
-        said: dict[str, str] = {}
+    def look(
+        self, now_ns: int, queue_dropped: int, resources: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """What is wrong since the last look; ``resources``: what else is, by name."""
+        said = dict(resources or {})
         for name, stream in self._writer.streams.items():
             lost = stream.dropped - self._lost.get(name, 0)
             if stream.late(now_ns):
@@ -230,18 +269,23 @@ class Watch:
         if lost:
             said[""] = f"{lost} messages dropped: the disk is too slow"
         self._lost[""] = queue_dropped
-        news = [message for name, message in said.items() if name not in self._bad]
-        self._bad = set(said)
+        news = [message for name, message in said.items() if name not in self.wrong]
+        self.wrong = said
         return news
+
+
+def free_gb(directory: str | Path) -> float:
+    """Free space on the disk of ``directory`` or of its nearest parent."""
+    existing = Path(directory).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free / 1e9
 
 
 def require_space(directory: str | Path, minimum_gb: float) -> None:
     """EpisodeError if the disk of ``directory`` (or of its nearest parent) has less free space."""
-    existing = Path(directory).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free / 1e9
+    free = free_gb(directory)
     if free < minimum_gb:
         raise EpisodeError(
-            f"{existing}: {free:.2f} GB free, less than minimum_free_gb = {minimum_gb:g}; make room"
+            f"{directory}: {free:.2f} GB free, less than minimum_free_gb = {minimum_gb:g}; make room"
         )

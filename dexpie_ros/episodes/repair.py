@@ -20,7 +20,7 @@ import yaml
 from dexpie_ros.contract import BY_NAME
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.bag_writer import BagWriter, qos_profile, write_metadata
-from dexpie_ros.episodes.decoding import is_human_step
+from dexpie_ros.episodes.decoding import header_stamp_ns, is_human_step
 from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.episode_file import (
     RECORD_NAME,
@@ -71,7 +71,7 @@ def repair(directory: str | Path) -> Repair:
                 f"{folder}: neither episode.json nor a description in the bag; a bag of another "
                 "program is made whole by `ros2 bag reindex -s mcap`"
             )
-        return _make_whole(folder, bag, content.info)
+        return _make_whole(folder, bag, content)
 
 
 def _finished(folder: Path, bag: BagReader, status: str) -> Repair:
@@ -89,9 +89,11 @@ def _finished(folder: Path, bag: BagReader, status: str) -> Repair:
     raise EpisodeError(f"{folder}: no metadata.yaml; `ros2 bag reindex -s mcap {folder}` makes one")
 
 
-def _make_whole(folder: Path, bag: BagReader, info: EpisodeInfo) -> Repair:
-    streams = bag.messages
-    steps = streams[CONTROL_STEP].payloads if CONTROL_STEP in streams else []
+def _make_whole(folder: Path, bag: BagReader, begun: EpisodeFile) -> Repair:
+    streams, info = bag.messages, begun.info
+    said = streams[CONTROL_STEP].payloads if CONTROL_STEP in streams else []
+    by_stamp = {stamp: cdr for cdr in said if (stamp := header_stamp_ns(cdr)) >= begun.start_ns}
+    steps = list(by_stamp.values())
     total = sum(len(stream) for stream in streams.values())
     lost = bag.size - bag.end_of_data
     what = (
@@ -105,6 +107,7 @@ def _make_whole(folder: Path, bag: BagReader, info: EpisodeInfo) -> Repair:
         steps=len(steps),
         human_steps=sum(map(is_human_step, steps)),
         messages=total,
+        start_ns=begun.start_ns,
         statistics={"streams": _statistics(bag, info)},
         repair={
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),

@@ -123,10 +123,18 @@ def read_joints(bag: BagReader, topic: str, names: Sequence[str]) -> Joints:
     return Joints(stamps[order], _finite(bag, topic, position[order]), effort[order])
 
 
-def read_steps(bag: BagReader, topic: str) -> Steps:
+def read_steps(bag: BagReader, topic: str, start_ns: int = 0) -> Steps:
+    """The control steps from ``start_ns`` on; a step that was said twice is one."""
     table = columns(bag, topic, STEP)
     stamps, tick = _stamps_of(bag, topic, table), table.scalar("tick", np.int64)
-    _, order = np.unique(tick, return_index=True)
+    mine = np.flatnonzero(stamps >= start_ns)
+    if not len(mine):
+        raise EpisodeError(
+            f"{bag.path}: {topic}: its {len(stamps)} control steps all lie before the episode's "
+            "start: it was ended before the arbiter began; discard the episode"
+        )
+    _, first = np.unique(tick[mine], return_index=True)
+    order = mine[first]
     stamps = stamps[order]
     if np.any(np.diff(stamps) <= 0):
         raise EpisodeError(

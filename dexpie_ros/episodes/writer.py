@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import struct
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, cast, get_args
 from dexpie_ros import config, messages
 from dexpie_ros.contract import Qos, Topic, recorded_topics
 from dexpie_ros.episodes.bag_writer import BagWriter, qos_profile
-from dexpie_ros.episodes.decoding import is_human_step
+from dexpie_ros.episodes.decoding import header_stamp_ns, is_human_step
 from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo, Outcome
 from dexpie_ros.episodes.episode_file import (
     RECORD_NAME,
@@ -30,7 +29,6 @@ from dexpie_ros.episodes.episode_file import (
 from dexpie_ros.episodes.statistics import StreamStatistics
 
 CONTROL_STEP = "/control/step"
-_STAMP = struct.Struct("<iI")
 _DEPTH = {Qos.SENSOR: 10, Qos.COMMAND: 10, Qos.EVENT: 100, Qos.STATE: 1}
 
 
@@ -56,6 +54,7 @@ class EpisodeWriter:
 
     ``topics`` are rows of the contract; :func:`dexpie_ros.contract.recorded_topics` by default.
     ``write`` takes CDR as DDS delivers it or as :func:`dexpie_ros.messages.serialize` makes it.
+    Control steps captured before ``start_ns`` are the moment before the episode, not part of it.
     Used by one thread at a time.
     """
 
@@ -65,6 +64,7 @@ class EpisodeWriter:
         info: EpisodeInfo,
         topics: Iterable[Topic] | None = None,
         settings: WriterConfig | None = None,
+        start_ns: int = 0,
     ) -> None:
         self.directory = Path(directory)
         if self.directory.exists() and any(self.directory.iterdir()):
@@ -75,11 +75,12 @@ class EpisodeWriter:
         self.info = dataclasses.replace(info, software=info.software or dict(_provenance()))
         self.streams: dict[str, StreamStatistics] = {}
         self._stamped: dict[str, bool] = {}
+        self._start_ns = start_ns
         self._steps = self._human_steps = 0
-        self._newest_step_ns = -1
+        self._newest_step_ns = start_ns - 1
         self._closed = False
         self.directory.mkdir(parents=True, exist_ok=True)
-        start = EpisodeFile(self.info, "recording")
+        start = EpisodeFile(self.info, "recording", start_ns=start_ns)
         write_episode_file(self.directory, start)
         self._bag = BagWriter(
             self.directory,
@@ -120,10 +121,7 @@ class EpisodeWriter:
         sequence: int = -1,
     ) -> None:
         """Append one message; times in ns of ROS time. KeyError for an undeclared topic."""
-        stamp = log_time_ns
-        if self._stamped[topic] and len(cdr) >= 12:
-            sec, nanosec = _STAMP.unpack_from(cdr, 4)
-            stamp = sec * 1_000_000_000 + nanosec
+        stamp = self.captured_ns(topic, cdr, log_time_ns)
         self.streams[topic].add(stamp, log_time_ns, len(cdr))
         if topic == CONTROL_STEP and stamp > self._newest_step_ns:
             # A step that was said twice, because somebody had not heard it, is one step.
@@ -131,6 +129,10 @@ class EpisodeWriter:
             self._steps += 1
             self._human_steps += is_human_step(cdr)
         self._bag.write(topic, cdr, log_time_ns, publish_time_ns, sequence)
+
+    def captured_ns(self, topic: str, cdr: bytes | memoryview, log_time_ns: int) -> int:
+        """The stamp of a message's header; the time it arrived at where it has none."""
+        return header_stamp_ns(cdr, log_time_ns) if self._stamped[topic] else log_time_ns
 
     def flush_if_due(self) -> None:
         """To be called about twice a second when nothing arrives (``write`` does it itself)."""
@@ -192,6 +194,7 @@ class EpisodeWriter:
             steps=self._steps,
             human_steps=self._human_steps,
             messages=self._bag.count,
+            start_ns=self._start_ns,
             statistics={**(statistics or {}), "streams": streams, "silent": silent},
         )
         self._bag.add_metadata(RECORD_NAME, to_record(end))

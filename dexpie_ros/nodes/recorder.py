@@ -1,4 +1,4 @@
-"""One rosbag2 per episode: raw subscriptions, a queue, one writer thread.
+"""One rosbag2 per episode: raw subscriptions into an `episodes.Recording`, which does the rest.
 
 Messages are never decoded here; what DDS delivered is what lies in the bag.
 """
@@ -6,18 +6,18 @@ Messages are never decoded here; what DDS delivered is what lies in the bag.
 from __future__ import annotations
 
 import json
-import queue
-import shutil
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 from dexpie_ros import contract
 from dexpie_ros.config import config
+from dexpie_ros.episodes import health
 from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo
-from dexpie_ros.episodes.writer import EpisodeWriter, WriterConfig
+from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.episodes.recording import ENDED_EARLY, Recording, RecordingConfig
+from dexpie_ros.messages import stamp_ns
 from dexpie_ros.nodes.base import ERROR, OK, WARN, ContractNode
 from dexpie_ros.runtime import declare_config, run_node
 
@@ -29,37 +29,28 @@ QUEUE_DEPTH = 200
 
 
 @config
-class RecorderParameters:
-    """Parameters of the node."""
+class RecorderParameters(RecordingConfig):
+    """Parameters of the node, with those of a recording."""
 
     directory: str = "outputs/episodes"
     images: Literal["jpeg", "raw", "none"] = "jpeg"
     sim: bool = False
-    minimum_free_gb: float = 1.0
-    """Less free disk than this and no episode is started; a running one is ended."""
     quiet_s: float = 0.1
     """After the end is asked for: messages still on their way are waited for this long."""
-    writer: WriterConfig = WriterConfig()
 
 
 class Recorder(ContractNode):
-    """Records between /recorder/start_episode and /recorder/end_episode."""
+    """Records between /recorder/start_episode and /recorder/end_episode, and the moment before."""
 
     def __init__(self) -> None:
         super().__init__("recorder")
-        self.parameters = declare_config(self, RecorderParameters)
-        self._writer: EpisodeWriter | None = None
-        self._queue: queue.SimpleQueue[tuple[str, bytes, int, int] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._newest: dict[str, tuple[bytes, int, int]] = {}
-        """By topic: what an episode needs that was said before it began."""
-        self._error = ""
-        self._late: list[str] = []
-        self._topics = contract.recorded_topics(self.parameters.images)
-        for topic in self._topics:
-            self._subscribe_raw(topic)
+        self.parameters = p = declare_config(self, RecorderParameters)
+        topics = contract.recorded_topics(p.images)
+        self._recording = Recording(topics, p, self._warn)
         self._figures: dict[str, dict[str, str]] = {}
         """Of the nodes that make the timing, as they last said."""
+        for topic in topics:
+            self._subscribe_raw(topic)
         self.subscribe("/diagnostics", self._on_diagnostics)
         self.subscribe("/session/state", self._on_session)
         self.serve("/recorder/start_episode", self._serve_start)
@@ -67,23 +58,20 @@ class Recorder(ContractNode):
         self.report_diagnostics(self._diagnose)
 
     def destroy_node(self) -> None:
-        if self._writer is not None:
-            self.get_logger().warning(f"stopped during {self._writer.info.episode_id}: aborted")
-            self._close("aborted", "recorder stopped", discard=False)
+        if self._recording.recording is not None:
+            self._close("aborted", "recorder stopped")
         super().destroy_node()
 
     def _subscribe_raw(self, topic: contract.Topic) -> None:
-        state = topic.qos is contract.Qos.STATE
-        keep = state or topic.qos is contract.Qos.SENSOR or topic.name == "/simulation/state"
-
         def take(data: bytes) -> None:
-            times = self.now_ns(), time.time_ns()
-            if keep:
-                self._newest[topic.name] = (data, *times)
-            if self._writer is not None:
-                self._queue.put((topic.name, data, *times))
+            self._recording.receive(topic.name, data, self.now_ns(), time.time_ns())
 
-        self.subscribe(topic.name, take, raw=True, depth=1 if state else QUEUE_DEPTH)
+        depth = 1 if topic.qos is contract.Qos.STATE else QUEUE_DEPTH
+        self.subscribe(topic.name, take, raw=True, depth=depth)
+
+    def _warn(self, text: str) -> None:
+        """Called by the writer's thread while an episode runs."""
+        self.get_logger().warning(text)
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
@@ -91,19 +79,17 @@ class Recorder(ContractNode):
                 self._figures[status.name] = {v.key: v.value for v in status.values}
 
     def _on_session(self, message: Any) -> None:
-        if message.phase == IDLE_PHASE and not message.episode_id and self._writer is not None:
+        running = self._recording.recording
+        if message.phase == IDLE_PHASE and not message.episode_id and running is not None:
             self.get_logger().warning("the session began anew: its episode is aborted")
-            self._close("aborted", "session restarted", discard=False)
+            self._close("aborted", "session restarted")
 
     # -- services --------------------------------------------------------------------------------
     def _serve_start(self, request: Any, response: Any) -> Any:
         response.success = False
-        if self._writer is not None:
-            response.message = f"still recording {self._writer.info.episode_id}; end it first"
-            return response
         directory = Path(request.directory or self.parameters.directory) / request.episode_id
+        scene_ns = stamp_ns(request.scene_stamp)
         try:
-            self._require_space(directory)
             info = EpisodeInfo(
                 episode_id=request.episode_id,
                 kind=request.kind,
@@ -115,96 +101,62 @@ class Recorder(ContractNode):
                 note=json.loads(request.note_json) if request.note_json else {},
                 simulated=self.parameters.sim,
             )
-            writer = EpisodeWriter(directory, info, self._topics, self.parameters.writer)
+            start_ns = scene_ns or self.now_ns()
+            self._recording.start(directory, info, start_ns, new_scene=scene_ns > 0)
         except (EpisodeError, ValueError, OSError) as error:
             response.message = str(error)
             return response
-        self._error, self._late, self._figures = "", [], {}
-        self._queue = queue.SimpleQueue()
-        # The scene of the first control step is published before the step is asked for.
-        for name, item in self._newest.items():
-            self._queue.put((name, *item))
-        self._writer = writer
-        self._thread = threading.Thread(target=self._write, args=(writer, self._queue))
-        self._thread.start()
+        self._figures = {}
         response.success, response.episode_id = True, request.episode_id
         return response
 
     async def _serve_end(self, request: Any, response: Any) -> Any:
-        if self._writer is None:
+        if self._recording.recording is None:
             response.success, response.message = False, "no episode is being recorded"
             return response
         await self.pause(self.parameters.quiet_s)
-        directory = self._writer.directory
-        response.episode_id = self._writer.info.episode_id
-        error = self._close(request.outcome, request.cause, request.discard)
-        response.success, response.message = not error, error
-        response.directory = "" if request.discard else str(directory)
+        running, directory = self._recording.recording, self._recording.directory
+        if running is None or directory is None:
+            response.success, response.message = False, "the episode was aborted meanwhile"
+            return response
+        response.episode_id = running.episode_id
+        if request.discard:
+            self._recording.discard()
+            response.success = True
+            return response
+        response.directory = str(directory)
+        response.success, response.message = self._close(request.outcome, request.cause)
         return response
 
-    # -- writing ---------------------------------------------------------------------------------
-    def _write(self, writer: EpisodeWriter, messages: queue.SimpleQueue[Any]) -> None:
-        checked = time.monotonic()
-        while True:
-            try:
-                item = messages.get(timeout=0.5)
-            except queue.Empty:
-                writer.flush_if_due()
-                continue
-            if item is None:
-                return
-            if self._error:
-                continue
-            try:
-                writer.write(*item)
-                if time.monotonic() - checked > 1.0:
-                    checked = time.monotonic()
-                    self._late = writer.late(item[2])
-                    self._require_space(writer.directory)
-            except (OSError, EpisodeError) as error:
-                self._error = str(error)
-                self.get_logger().error(f"{writer.info.episode_id}: {error}; the bag ends here")
-
-    def _close(self, outcome: str, cause: str, discard: bool) -> str:
-        """Ends the running episode; returns what went wrong, or nothing."""
-        writer, thread = self._writer, self._thread
-        assert writer is not None and thread is not None
-        self._writer = None
-        self._queue.put(None)
-        thread.join()
+    def _close(self, outcome: str, cause: str) -> tuple[bool, str]:
+        """Ends the running episode: whether all of it is there, and how well it arrived."""
+        recording = self._recording
+        directory = recording.directory
+        assert directory is not None
+        if recording.error:
+            outcome, cause = "aborted", recording.error
         try:
-            if discard:
-                writer.discard()
-            else:
-                statistics = {"nodes": self._figures, "queue_error": self._error}
-                writer.finish(outcome, cause, {k: v for k, v in statistics.items() if v})
+            recording.end(outcome, cause, {"nodes": self._figures} if self._figures else {})
+            content = read_episode_file(directory)
         except (OSError, EpisodeError) as error:
-            return str(error)
-        return self._error
-
-    def _require_space(self, directory: Path) -> None:
-        existing = directory
-        while not existing.exists():
-            existing = existing.parent
-        free = shutil.disk_usage(existing).free * 1e-9
-        if free < self.parameters.minimum_free_gb:
-            raise EpisodeError(
-                f"{existing}: only {free:.2f} GB free, less than minimum_free_gb = "
-                f"{self.parameters.minimum_free_gb:g}; make room before recording"
-            )
+            self.get_logger().error(str(error))
+            return False, str(error)
+        assert content is not None  # just written
+        text = health.summary(content)
+        self.get_logger().info("\n".join([text, *health.table(content)]))
+        return not recording.error, f"{ENDED_EARLY}: {recording.error}" if recording.error else text
 
     def _diagnose(self) -> tuple[int, str, dict[str, object]]:
-        writer = self._writer
-        if writer is None:
+        recording = self._recording
+        running = recording.recording
+        if running is None:
             return OK, "idle", {}
-        values = {
-            name: stream.received for name, stream in writer.streams.items() if stream.received
-        }
-        if self._error:
-            return ERROR, self._error, dict(values)
-        if self._late:
-            return WARN, f"silent: {', '.join(self._late)}", dict(values)
-        return OK, f"recording {writer.info.episode_id}", dict(values)
+        values: dict[str, object] = {**recording.received, "dropped": recording.dropped}
+        if recording.error:
+            return ERROR, f"{ENDED_EARLY}: {recording.error}", values
+        if recording.troubles:
+            return WARN, "; ".join(recording.troubles), values
+        return OK, f"recording {running.episode_id}", values
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from dexpie_ros.control.modes import Answer
 from dexpie_ros.control.session import Finished, SessionConfig, SessionPlan, StageQuota
 from dexpie_ros.control.session_flow import SessionFlow
 from dexpie_ros.episodes.collection import Collection
+from dexpie_ros.episodes.recording import ENDED_EARLY
 from dexpie_ros.nodes.base import OK, ContractNode, interface
 from dexpie_ros.nodes.session_guide import SessionGuide
 from dexpie_ros.runtime import declare_config, run_node
@@ -246,6 +247,13 @@ class Session(ContractNode):
         if silence > self.parameters.recorder_silence_s:
             return f"the recorder is silent for {silence:.0f} s; what it had lies there, repair it"
         return ""
+
+    def recorder_ended(self) -> str:
+        """Why the recorder itself ended the bag (a full disk), or ""; it still has to be closed."""
+        if self._recorder_end is None or not self.running or not self._recorder_said:
+            return ""
+        at, text = self._recorder_said[-1]
+        return text if at > self._running_since and text.startswith(ENDED_EARLY) else ""
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:

@@ -163,7 +163,9 @@ class SessionGuide:
         orders = self.flow.tick(self._node.now_ns())
         if orders:
             self.later(orders)
-        elif self._node.running and (lost := self._node.recorder_lost()):
+        elif self._node.running and (
+            lost := self._node.recorder_lost() or self._node.recorder_ended()
+        ):
             self.later([End("aborted", lost)])
 
     def _picture(self, episode_id: str) -> str:
