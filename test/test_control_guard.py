@@ -3,7 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexpie_ros.control.guard import ARM, HAND, POLICY, SESSION, TCP, Guard, fault_of_status
+from dexpie_ros.control.guard import (
+    ARM,
+    HAND,
+    POLICY,
+    SESSION,
+    TCP,
+    Guard,
+    Voices,
+    fault_of_status,
+)
 from dexpie_ros.control.modes import Modes
 from dexpie_ros.control.session import label_of_fault
 from dexpie_ros.control.types import Mode
@@ -101,3 +110,33 @@ def test_stops_of_the_drivers_are_faults_with_the_right_labels():
     assert fault_of_status("arm_driver", 1, "protective stop") == "", "only errors"
     assert fault_of_status("teleop", 2, "protective stop") == "", "only drivers"
     assert fault_of_status("arm_driver", 2, "no connection") == "", "the silent stream holds"
+
+
+@given(st.integers(1, 10**6), st.lists(st.booleans(), min_size=2, max_size=60))
+def test_one_arbiter_is_one_voice_whatever_is_lost(first, lost):
+    voices, now = Voices(), 0
+    for k, missing in enumerate(lost):
+        now = k * 40 * MS
+        if not missing:
+            voices.heard(first + k, now)
+            assert not voices.several(now)
+
+
+@given(st.integers(1, 10**4), st.integers(1, 10**4), st.integers(0, 39))
+def test_two_arbiters_are_noticed_at_the_third_command(a, b, shift):
+    voices = Voices()
+    for k in range(6):
+        for tick, now in ((a + k, k * 40 * MS), (b + k, (k * 40 + shift) * MS)):
+            voices.heard(tick, now)
+            assert voices.several(now) or k == 0
+    assert voices.several(now)
+    for k in range(6, 40):  # the first one is stopped
+        voices.heard(b + k, (k * 40 + shift) * MS)
+    assert not voices.several((k * 40 + shift) * MS)
+
+
+def test_a_restarted_arbiter_is_one_voice():
+    voices = Voices()
+    assert voices.heard(1000, 0) and not voices.heard(1001, 40 * MS)
+    assert voices.heard(1, 700 * MS), "something new: have a look who publishes"
+    assert not voices.several(700 * MS)

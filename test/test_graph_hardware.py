@@ -270,6 +270,30 @@ def test_without_a_heartbeat_of_the_arbiter_arm_and_hand_hold(cell: Cell) -> Non
     cell.until_status("arm_driver", OK)
 
 
+def test_a_killed_arbiter_is_followed_as_soon_as_it_is_back(cell: Cell) -> None:
+    """Not only when DDS stops listing the dead one, after 20 s."""
+    settled(cell)
+    cell.kill("intervention_arbiter")
+    cell.until_status("arm_driver", WARN, "no /control/command")
+    assert cell.arm_stands_still()
+    cell.until_status("arm_driver", OK, timeout=12.0)
+    cell.until_status("hand_driver", OK, timeout=12.0)
+    cell.until_mode(Mode.HOLD)
+
+
+def test_a_killed_teleop_knows_the_operators_alignment_again(cell: Cell) -> None:
+    settled(cell)
+    vive, glove = cell.emulators["emulator_vive"], cell.emulators["emulator_manus"]
+    vive.ask("place", matrix=geometry.make_pose(np.eye(3), [0.0, 1.2, -0.3]).tolist())
+    glove.ask("hold", closed=0.0)
+    cell.until(lambda: bool(cell.call("/teleop/calibrate").success), "not aligned")
+    cell.until_status("teleop", OK, "following")
+    cell.kill("teleop")
+    cell.until_status("teleop", OK, "before this node was started anew")
+    glove.ask("hold")
+    vive.ask("place")
+
+
 def test_only_the_arbiter_is_obeyed(cell: Cell) -> None:
     settled(cell)
     node = cell.client.node

@@ -165,6 +165,39 @@ def test_only_fresh_commands_of_the_arbiter_are_taken() -> None:
         assert len(taken) == count, "with two voices nobody is obeyed"
 
 
+def test_a_restarted_arbiter_is_followed_although_the_dead_one_is_still_listed() -> None:
+    """DDS lists a killed writer until its lease ends; what is heard tells one from two."""
+    with world() as w:
+        driver = w.add(ContractNode("driver"))
+        listed = ["intervention_arbiter"]
+        driver.get_publishers_info_by_topic = lambda _topic: [  # type: ignore[method-assign]
+            SimpleNamespace(node_name=name) for name in listed
+        ]
+        taken: list[Command] = []
+        gate = ArbiterCommands(driver, taken.append, 0.3)
+
+        def send(tick: int) -> int:
+            gate._on_command(
+                driver.messages.control_command(driver.now_ns(), COMMAND, tick, Source.HOLD)
+            )
+            return len(taken)
+
+        assert send(5_000) == 1
+        listed.append("intervention_arbiter")  # the new one; the old one was killed
+        time.sleep(0.5)
+        assert [send(1), send(2)] == [2, 3] and gate.problem() == ""
+        assert send(5_001) == 3 and "two nodes called intervention_arbiter" in gate.problem()
+        assert send(3) == 3, "both speak: nobody is obeyed"
+        time.sleep(0.5)
+        assert send(4) == 4 and gate.problem() == ""
+        listed.append("stranger")
+        gate._look_around()
+        assert send(5) == 4 and "stranger publishes" in gate.problem()
+        listed[:] = ["stranger"]
+        time.sleep(0.5)
+        assert send(1) == 4, "nobody but the arbiter is ever followed, not even once"
+
+
 def test_arm_and_hand_come_up_without_their_devices() -> None:
     host = loopback()
     with world(f"arm.host:={host}", f"hand.host:={host}") as w:

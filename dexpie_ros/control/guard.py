@@ -23,6 +23,8 @@ ERROR = 2
 """Level of a diagnostic status."""
 REMEMBERED = 250
 """Own commands that are known again: ten seconds."""
+VOICE_NS = 500_000_000
+"""After this silence a voice is gone; a node that was killed needs longer to come back."""
 
 
 @config
@@ -98,6 +100,37 @@ class Guard:
     def is_own(self, time_ns: int, tick: int) -> bool:
         """Whether a command that was heard is this arbiter's; any other means a second writer."""
         return (time_ns, tick) in self._sent
+
+
+class Voices:
+    """How many nodes speak on /control/command, by what they say: each counts its own ticks.
+
+    Names cannot tell: DDS lists a node that was killed until its lease ends (20 s), so a restarted
+    arbiter and two arbiters look the same.
+    """
+
+    def __init__(self) -> None:
+        self._voices: list[tuple[int, int]] = []
+        """Last tick and when it was heard (ns, monotonic), of each."""
+
+    def heard(self, tick: int, now_ns: int) -> bool:
+        """A command with this tick; True where it continues nothing that was heard lately."""
+        self._forget(now_ns)
+        gaps = [(tick - last, k) for k, (last, _) in enumerate(self._voices)]
+        gap, k = min((g for g in gaps if 0 < g[0] <= REMEMBERED), default=(0, -1))
+        if not gap:
+            self._voices.append((tick, now_ns))
+            return True
+        self._voices[k] = (tick, now_ns)
+        return False
+
+    def several(self, now_ns: int) -> bool:
+        """Whether more than one spoke within the last half second."""
+        self._forget(now_ns)
+        return len(self._voices) > 1
+
+    def _forget(self, now_ns: int) -> None:
+        self._voices = [voice for voice in self._voices if now_ns - voice[1] < VOICE_NS]
 
 
 def fault_of_status(name: str, level: int, message: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
 
+from dexpie_ros.control.guard import Voices
 from dexpie_ros.devices.device import DeviceError, Level, Pace, Status
 from dexpie_ros.messages import read_command, stamp_ns
 from dexpie_ros.nodes.base import ContractNode
@@ -87,15 +89,20 @@ class DeviceNode(ContractNode):
 
 
 class ArbiterCommands:
-    """/control/command for a driver: fresh ones, from the arbiter only.
+    """/control/command for a driver: fresh ones, from the one arbiter only.
 
     A driver that hears nothing, or a second voice, sends nothing: the device keeps its last target.
+    An arbiter that was killed and started again is followed at once, although DDS goes on listing
+    the dead one for a while.
     """
 
     def __init__(self, node: ContractNode, take: Callable[[Any], object], timeout_s: float) -> None:
         self._node, self._take, self._timeout_s = node, take, timeout_s
         self._heard_ns: int | None = None
         self._strangers: list[str] = []
+        self._voices = Voices()
+        self._listed = False
+        """Whether the arbiter is among the publishers."""
         node.subscribe("/control/command", self._on_command)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         node.create_timer(0.25, self._look_around, clock=steady)
@@ -105,6 +112,8 @@ class ArbiterCommands:
         if self._strangers:
             who = ", ".join(self._strangers)
             return f"not following: {who} publishes /control/command as well; stop it"
+        if self._voices.several(time.monotonic_ns()):
+            return f"not following: two nodes called {ARBITER} command; stop one of them"
         if self._heard_ns is None:
             return "waiting for the first /control/command; is intervention_arbiter running?"
         silence = (self._node.now_ns() - self._heard_ns) * 1e-9
@@ -115,14 +124,18 @@ class ArbiterCommands:
     def _on_command(self, message: Any) -> None:
         now, stamp = self._node.now_ns(), stamp_ns(message.header.stamp)
         # One that waited in a queue is no command for now.
-        if self._strangers or now - stamp > self._timeout_s * 1e9:
+        if now - stamp > self._timeout_s * 1e9:
+            return
+        heard_ns = time.monotonic_ns()
+        if self._voices.heard(message.tick, heard_ns):
+            self._look_around()
+        if self._strangers or not self._listed or self._voices.several(heard_ns):
             return
         self._heard_ns = stamp
         self._take(read_command(message))
 
     def _look_around(self) -> None:
         publishers = self._node.get_publishers_info_by_topic("/control/command")
-        names = [info.node_name for info in publishers]
-        if ARBITER in names:
-            names.remove(ARBITER)
-        self._strangers = sorted(names)
+        names = {info.node_name for info in publishers}
+        self._listed = ARBITER in names
+        self._strangers = sorted(names - {ARBITER})
