@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.metadata
 import os
 import signal
@@ -115,6 +116,9 @@ def run_node(factory: Callable[[], Node], args: Sequence[str] | None = None) -> 
         _follow_supervisor()
         node = factory()
         refuse_unknown_parameters(node)
+        # a full sweep over all that is loaded by now would take longer than a control step
+        gc.collect()
+        gc.freeze()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while rclpy.ok() and not _failure:

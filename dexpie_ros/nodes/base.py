@@ -45,8 +45,9 @@ class ContractNode(Node):
         return self.create_publisher(interface(row.type), topic, qos_profile(row.qos))
 
     def subscribe(
-        self, topic: str, callback: Callable[[Any], None], *, raw: bool = False, depth: int = 0
+        self, topic: str, callback: Callable[..., None], *, raw: bool = False, depth: int = 0
     ) -> Any:
+        """``callback(message)``, or ``callback(message, info)`` to learn when it was sent."""
         row = contract.BY_NAME[topic]
         return self.create_subscription(
             interface(row.type), topic, callback, qos_profile(row.qos, depth=depth), raw=raw

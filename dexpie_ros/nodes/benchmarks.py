@@ -14,21 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rclpy.subscription
 
-from dexpie_ros.control.types import Mode
+from dexpie_ros.control.types import STEP_NS, Mode
 from dexpie_ros.graph import NodeSpec, stack
 from dexpie_ros.nodes.base import interface
 from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.realtime import prefer_process
 from dexpie_ros.running_graph import RunningGraph
 
 SEED = 31_000
 DIRECT = ("/control/command", "/policy/chunk")
+ENOUGH = 50
+"""Decisions that an episode must have for its percentiles to count."""
 
 
 def bench_graph(quick: bool = False) -> dict[str, float]:
     """Takes about 30 s (quick) or 2 min on two free cores.
 
-    ``jitter_p99_ms``: deviation of the interval between two control steps from 40 ms, as published.
+    ``jitter_p99_ms``: deviation of the interval between two control steps from 40 ms, by the times
+    at which they were sent.
     ``command_latency_p99_ms``: policy output -> driver without the wait for the tick at which an
     action is due: p99 of the chunk's way to another process, plus p99 of the arbiter's decision,
     plus p99 of the command's way to another process.
@@ -53,6 +58,7 @@ def bench_graph(quick: bool = False) -> dict[str, float]:
             SessionClient("bench", watch=graph.check) as client,
         ):
             client.wait_ready(nodes=[spec.name for spec in specs])
+            prefer_process()  # as the drivers do, in whose place this process stands
             return _Measurement(client, str(policy)).run(8 if quick else 60)
 
 
@@ -85,9 +91,17 @@ class _Measurement:
         self._ways: dict[str, list[float]] = {topic: [] for topic in DIRECT}
         self._figures: dict[str, float] = {}
         """The arbiter's, of all episodes: the worst of each."""
+        self._sent: list[list[int]] = []
+        """By episode: when each control step was sent, ns."""
         self._mode = Mode.HOLD
         self._human_ns = 0
+        self.scheduling = ""
+        self._tick = -1
         node = client.node
+        if not hasattr(rclpy.subscription, "MessageInfo"):
+            raise RuntimeError(
+                "bench graph: this ROS 2 does not tell when a message was sent; it needs Jazzy or later"
+            )
         for topic in DIRECT:
             node.subscribe(topic, self._timed(topic))
         node.subscribe("/control/step", self._on_step)
@@ -96,19 +110,16 @@ class _Measurement:
         self._toggle = node.client("/intervention/toggle")
 
     def _timed(self, topic: str) -> Any:
-        import rclpy.subscription
-
         def take(_message: Any, info: Any) -> None:
-            stamp = info["source_timestamp"] if isinstance(info, dict) else info.source_timestamp
-            self._ways[topic].append((time.time_ns() - stamp) * 1e-6)
+            self._ways[topic].append((time.time_ns() - _sent_ns(info)) * 1e-6)
 
-        if hasattr(rclpy.subscription, "MessageInfo"):
-            return take
-        raise RuntimeError(
-            "bench graph: this ROS 2 does not tell when a message was sent; it needs Jazzy or later"
-        )
+        return take
 
-    def _on_step(self, message: Any) -> None:
+    def _on_step(self, message: Any, info: Any) -> None:
+        again = message.tick == self._tick  # somebody may not have heard the first one
+        if self._sent and self._client.running and not again:  # between episodes the world stands
+            self._sent[-1].append(_sent_ns(info))
+        self._tick = int(message.tick)
         mode = Mode(message.mode)
         if mode is Mode.HUMAN and self._mode is not Mode.HUMAN:
             self._human_ns = time.monotonic_ns()
@@ -116,11 +127,15 @@ class _Measurement:
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
-            if status.name == "intervention_arbiter":
-                for value in status.values:
-                    if value.key.endswith("_ms"):
-                        worst = max(self._figures.get(value.key, 0.0), float(value.value))
-                        self._figures[value.key] = worst
+            if status.name != "intervention_arbiter":
+                continue
+            values = {value.key: value.value for value in status.values}
+            if int(float(values.get("decision_count", 0))) < ENOUGH:
+                continue
+            for key, value in values.items():
+                if key.endswith("_ms"):
+                    self._figures[key] = max(self._figures.get(key, 0.0), float(value))
+            self.scheduling = values.get("scheduling", "")
 
     def _until(self, mode: Mode, timeout_s: float = 30.0) -> bool:
         """Whether that mode came; False where the episode ended instead (the bottle fell ...)."""
@@ -137,6 +152,7 @@ class _Measurement:
         waits: list[float] = []
         for episode in range(takeovers):
             name, seed = f"bench-{episode}", SEED + 9 + episode
+            self._sent.append([])
             self._client.start("deployment", seed=seed, episode_id=name, policy_id=self._policy)
             if episode == 0:  # what is needed for the first time takes longer
                 self._client.spin_for(1.0)
@@ -173,9 +189,11 @@ class _Measurement:
             + figures[f"decision_p{q}_ms"]
             for q in (50, 99)
         ]
+        intervals = np.concatenate([np.diff(sent) for sent in self._sent])
+        jitter = np.abs(intervals - STEP_NS) * 1e-6
         return {
-            "jitter_p50_ms": figures["jitter_p50_ms"],
-            "jitter_p99_ms": figures["jitter_p99_ms"],
+            "jitter_p50_ms": round(float(np.percentile(jitter, 50)), 3),
+            "jitter_p99_ms": round(float(np.percentile(jitter, 99)), 3),
             "command_latency_p50_ms": round(latency[0], 3),
             "command_latency_p99_ms": round(latency[1], 3),
             "command_way_p99_ms": round(float(np.percentile(command, 99)), 3),
@@ -185,4 +203,10 @@ class _Measurement:
             "takeover_p99_ms": round(float(np.percentile(waits, 99)), 3),
             "steps": len(command),
             "takeovers": len(waits),
+            "realtime": float(self.scheduling == "fifo"),
         }
+
+
+def _sent_ns(info: Any) -> int:
+    """When a message was sent, by the clock of the machine (Jazzy or later tell it)."""
+    return int(info["source_timestamp"] if isinstance(info, dict) else info.source_timestamp)

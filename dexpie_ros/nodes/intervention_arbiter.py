@@ -25,6 +25,7 @@ from dexpie_ros.nodes.base import ERROR, OK, WARN, ContractNode
 from dexpie_ros.nodes.intervention_services import InterventionServices
 from dexpie_ros.nodes.intervention_watch import InterventionWatch
 from dexpie_ros.nodes.lockstep_inputs import LockstepInputs
+from dexpie_ros.realtime import prefer_process
 from dexpie_ros.runtime import ControlLoop, abort, declare_config, run_node
 
 
@@ -96,6 +97,7 @@ class InterventionArbiter(ContractNode):
         self.serve("/intervention/end_episode", self._serve_end)
         self.report_diagnostics(self._diagnose)
         self._publish_mode(self.now_ns())
+        self._scheduling = "" if p.lockstep else prefer_process()
         self._loop: ControlLoop | None = None
         if not self._driven:
             self._loop = ControlLoop(STEP_NS * 1e-9, self._on_deadline, "arbiter", on_error=abort)
@@ -299,7 +301,7 @@ class InterventionArbiter(ContractNode):
             }
             missing = self._inputs.missing() if self._watch is None else ""
             if self._watch is not None:
-                values.update(self._watch.values())
+                values.update(self._watch.values(), scheduling=self._scheduling)
         if self._loop is not None:
             loop = self._loop.statistics()
             values.update(missed=loop.missed, late_p99_ms=round(loop.late_p99, 3))

@@ -15,6 +15,7 @@ from dexpie_ros.config import config
 from dexpie_ros.control.types import STEP_NS, Command
 from dexpie_ros.messages import read_command, stamp_ns
 from dexpie_ros.nodes.base import ERROR, OK, ContractNode
+from dexpie_ros.realtime import preferred_thread
 from dexpie_ros.runtime import abort, declare_config, run_node
 from dexpie_ros.simulation.cell import Cell, CellConfig, CellState, TaskName
 from dexpie_ros.simulation.disturbances import DisturbanceConfig
@@ -38,6 +39,9 @@ class SimulatedCellParameters:
 
 
 IDLE_PHASE = 0
+_STEP_MARGIN_S = 0.01
+"""In real time without lockstep: so long before a step is due the world stops waiting for the
+command of the step before and goes on with the newest one."""
 
 
 class SimulatedCell(ContractNode):
@@ -67,6 +71,9 @@ class SimulatedCell(ContractNode):
         self._stopping = False
         self._problem = ""
         self._now_ns = 0
+        self._due: float | None = None
+        """When the next step is to be published, on the monotonic clock; None: the scene is new, and
+        its first command starts the clock."""
         self.subscribe("/control/command", self._on_command)
         self.subscribe("/session/state", self._on_session)
         self.serve("/simulation/reset", self._on_reset)
@@ -134,18 +141,21 @@ class SimulatedCell(ContractNode):
             state = cell.reset(0)
             self._publish(cell, state)
             while not self._stopping:
-                started = time.monotonic()
                 command = self._wait_for_command(cell, state)
                 if self._stopping:
                     return
                 if self._reset_request is not None:
                     state = self._reset(cell)
                 elif command is not None:
+                    if self._due is None:
+                        self._due = time.monotonic() + self._period
                     state = cell.step(command)
                 else:
                     continue
-                self._publish(cell, state)
-                self._pace(started)
+                with preferred_thread():
+                    self._pace()
+                    self._publish_state(state)
+                self._publish_images(cell, state)
         finally:
             cell.close()
 
@@ -153,7 +163,17 @@ class SimulatedCell(ContractNode):
         """The command for this step; None where a reset came or none arrived yet."""
         with self._condition:
             if not self.parameters.lockstep and self._last_command is not None:
+                rest = (self._due or 0.0) - time.monotonic() - _STEP_MARGIN_S
+                self._condition.wait_for(
+                    lambda: (
+                        self._stopping
+                        or self._reset_request is not None
+                        or state.time_ns in self._commands
+                    ),
+                    timeout=max(0.0, rest),
+                )
                 if self._reset_request is None:
+                    self._commands.clear()
                     return self._last_command
             waited = 0.0
             while not self._stopping and self._reset_request is None:
@@ -193,15 +213,22 @@ class SimulatedCell(ContractNode):
             state, answer = cell.state, (False, str(error), None)
         with self._condition:
             self._commands.clear()
-            self._last_command = None
+            self._last_command = self._due = None
             self._reset_request, self._reset_answer = None, answer
             self._condition.notify_all()
         return state
 
-    def _pace(self, started: float) -> None:
+    def _pace(self) -> None:
+        """Wait until this step is due. Deadlines are absolute; one that is missed is let go."""
+        now = time.monotonic()
+        due = now if self._due is None else max(now, self._due)
+        time.sleep(due - now)
+        self._due = due + self._period
+
+    @property
+    def _period(self) -> float:
         rtf = 1.0 if self._idle else self.parameters.rtf
-        if rtf > 0:
-            time.sleep(max(0.0, STEP_NS * 1e-9 / rtf - (time.monotonic() - started)))
+        return STEP_NS * 1e-9 / rtf if rtf > 0 else 0.0
 
     # -- publishing ------------------------------------------------------------------------------
     def _advertise_cameras(self, cell: Cell) -> None:
@@ -218,11 +245,18 @@ class SimulatedCell(ContractNode):
             self._cameras[name] = (raw, jpeg, info)
 
     def _publish(self, cell: Cell, state: CellState) -> None:
+        self._publish_state(state)
+        self._publish_images(cell, state)
+
+    def _publish_state(self, state: CellState) -> None:
         make, now = self.messages, state.time_ns
         self._now_ns = now
         self._clock_publisher.publish(make.clock(now))
         for topic, message in state_messages(make, state):
             self._outputs[topic].publish(message)
+
+    def _publish_images(self, cell: Cell, state: CellState) -> None:
+        make, now = self.messages, state.time_ns
         for name, (raw, jpeg, _) in self._cameras.items():
             wants_raw, wants_jpeg = raw.get_subscription_count(), jpeg.get_subscription_count()
             if not wants_raw and not wants_jpeg:
