@@ -64,7 +64,7 @@ def test_a_script_that_never_starts_is_reported(host, robot):
     robot.ask("script_starts", on=False)
     arm = make(host)
     arm.start()
-    eventually(lambda: "Failed to start control script" in arm.status().message)
+    eventually(lambda: "did not start the control script" in arm.status().message)
     robot.ask("script_starts", on=True)
     eventually(lambda: arm.ready)
     arm.stop()

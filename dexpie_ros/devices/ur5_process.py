@@ -1,9 +1,9 @@
 """The process that owns a UR arm: both ur_rtde interfaces, one servo loop at the controller's rate.
 
 Why a process of its own: ur_rtde's constructors hold the GIL, and when the controller closes the
-connection its background thread re-uploads the control script again and again and then crashes the
-process. So this loop looks at the connection, at the advance of the controller's clock and at every
-return value in every cycle, and leaves with ``os._exit`` as soon as anything is lost; its parent
+connection its background thread reconnects again and again and then crashes the process. So this
+loop looks at the connection, at the advance of the controller's clock and at every return value in
+every cycle, and leaves with ``os._exit`` as soon as anything is lost; its parent
 (:mod:`dexpie_ros.devices.ur5`) starts it again. Started as
 ``python -m dexpie_ros.devices.ur5_process <socket fd> <config as JSON>``.
 """
@@ -27,6 +27,7 @@ from dexpie_ros.devices import ur5_wire as wire
 from dexpie_ros.devices import ur_dashboard, ur_kinematics
 from dexpie_ros.devices.arm_limits import MotionLimiter
 from dexpie_ros.devices.ur5_config import Ur5Config
+from dexpie_ros.devices.ur5_control import open_control
 from dexpie_ros.devices.ur5_state import (
     PROTECTIVE_STOP,
     VARIABLES,
@@ -112,21 +113,9 @@ class ArmProcess:
         self._read_state()
 
     def _start_control(self) -> None:
-        from rtde_control import RTDEControlInterface
-
-        settings, flags = self._config, RTDEControlInterface.FLAG_UPLOAD_SCRIPT
-        flags |= RTDEControlInterface.FLAG_NO_EXT_FT
-        if settings.upper_registers:
-            flags |= RTDEControlInterface.FLAG_UPPER_RANGE_REGISTERS
+        settings = self._config
         try:
-            self._control = RTDEControlInterface(
-                settings.host, settings.frequency, flags, 50002, settings.realtime_priority
-            )
-            self._control.setWatchdog(settings.watchdog_hz)
-            if settings.payload is not None:
-                self._control.setPayload(settings.payload, list(settings.payload_center))
-            if settings.tcp is not None:
-                self._control.setTcp(list(settings.tcp))
+            self._control = open_control(settings)
             tcp = pose_from_vector(self._control.getTCPOffset())
         except RuntimeError as error:
             raise Leave(Exit.UNREACHABLE, f"{self._where}: {error}") from None

@@ -38,7 +38,7 @@ class Exit(IntEnum):
     """The configuration cannot work with this robot; trying again would not help."""
     UNREACHABLE = 69
     LOST = 75
-    """Connection or data lost: exit at once, since ur_rtde would upload its script in a storm."""
+    """Connection or data lost: exit at once, since ur_rtde would reconnect and crash by itself."""
     RECOVERED = 80
     """The stop has been cleared on request; start again."""
 

@@ -1,0 +1,56 @@
+"""The control interface of a UR arm, opened so that its script is uploaded exactly once.
+
+When the controller closes the connection, ur_rtde reconnects from a thread of its own and uploads its
+script again, as often as it takes, until the process that owns the arm has noticed and left. Its
+flag UPLOAD_SCRIPT allows both the first upload and those. So the interface is opened without that
+flag and the one upload is asked for: however late the process is scheduled, there is no storm.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from dexpie_ros.devices.ur5_config import Ur5Config
+
+START_TIMEOUT = 5.0
+"""s that the controller gets for starting the script."""
+UR_CAP_PORT = 50002
+"""ur_rtde's default; not used."""
+
+
+def open_control(settings: Ur5Config) -> Any:
+    """A connected RTDEControlInterface whose script runs, with watchdog, payload and TCP set.
+
+    Raises RuntimeError with the reason where any of that did not happen.
+    """
+    from rtde_control import RTDEControlInterface
+
+    flags = RTDEControlInterface.FLAG_NO_WAIT | RTDEControlInterface.FLAG_NO_EXT_FT
+    if settings.upper_registers:
+        flags |= RTDEControlInterface.FLAG_UPPER_RANGE_REGISTERS
+    control = RTDEControlInterface(
+        settings.host, settings.frequency, flags, UR_CAP_PORT, settings.realtime_priority
+    )
+    if not control.reuploadScript():
+        raise RuntimeError("the control script could not be sent to port 30003")
+    deadline = time.monotonic() + START_TIMEOUT
+    while not control.isProgramRunning():
+        if time.monotonic() > deadline or not control.isConnected():
+            raise RuntimeError(
+                f"the controller did not start the control script within {START_TIMEOUT:g} s; look "
+                "at the pendant: is a program or a message open?"
+            )
+        time.sleep(0.002)
+    # without its watchdog an arm whose computer hangs would go on to its last target
+    _require(control.setWatchdog(settings.watchdog_hz), "its watchdog")
+    if settings.payload is not None:
+        _require(control.setPayload(settings.payload, list(settings.payload_center)), "the payload")
+    if settings.tcp is not None:
+        _require(control.setTcp(list(settings.tcp)), "the TCP")
+    return control
+
+
+def _require(done: bool, what: str) -> None:
+    if not done:
+        raise RuntimeError(f"the controller did not take {what}; is the robot stopped?")

@@ -1,0 +1,76 @@
+"""Connections to the controller that are lost again and again: no leak, no crash, no storm."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+from emulated import eventually, loopback, needs
+from test_devices_ur5 import make
+
+from dexpie_ros.emulators.peer import Emulator
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _library():
+    needs("rtde_control")
+
+
+@pytest.fixture(scope="module")
+def host():
+    return loopback()
+
+
+@pytest.fixture(scope="module")
+def controller(host):
+    with Emulator("ur5", "--host", host) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def robot(controller):
+    controller.ask("reset")
+    return controller
+
+
+def test_twenty_drops_without_crash_or_leak(host, robot):
+    arm = make(host)
+    arm.start()
+    eventually(lambda: arm.ready)
+    files = len(os.listdir("/proc/self/fd"))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    uploads = robot.ask("state")["uploads"]
+    for cycle in range(20):
+        robot.ask("drop")
+        eventually(lambda: arm.losses > cycle, what=f"loss {cycle + 1}")  # noqa: B023
+        eventually(lambda: arm.ready, what=f"return {cycle + 1}")
+    assert arm.losses == 20
+    assert robot.ask("state")["uploads"] - uploads == 20, "one upload a return"
+    assert len(os.listdir("/proc/self/fd")) <= files + 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < memory + 20_000  # kB
+    arm.stop()
+    eventually(lambda: robot.ask("state")["sessions"] == 0)
+
+
+def test_no_storm_of_uploads_from_a_process_that_leaves_late(host, robot):
+    """ur_rtde reconnects by itself, again and again; it must not upload its script each time."""
+    code = (
+        "import os, time\n"
+        "from dexpie_ros.devices.ur5_config import Ur5Config\n"
+        "from dexpie_ros.devices.ur5_control import open_control\n"
+        f"control = open_control(Ur5Config(host={host!r}, watchdog_hz=1.0))\n"
+        "print(control.isProgramRunning(), flush=True)\ntime.sleep(1.0)\nos._exit(0)\n"
+    )
+    uploads, connected = robot.ask("state")["uploads"], len(robot.events("connect"))
+    late = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert late.stdout.readline() == b"True\n"
+    began = time.monotonic()
+    while late.poll() is None and time.monotonic() - began < 0.8:
+        robot.ask("drop")
+        time.sleep(0.1)
+    late.wait()
+    late.stdout.close()
+    assert len(robot.events("connect")) - connected > 1, "it did not try to reconnect"
+    assert robot.ask("state")["uploads"] == uploads + 1
