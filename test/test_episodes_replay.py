@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 
 import factories
 import numpy as np
@@ -10,9 +11,9 @@ from factories import Recipe
 
 from dexpie_ros import messages
 from dexpie_ros.control.arbiter import Arbiter
-from dexpie_ros.control.types import STEP_NS, Command, RobotState, Source
+from dexpie_ros.control.types import STEP_NS, Command, Mode, RobotState, Source
 from dexpie_ros.episodes import EpisodeError, EpisodeInfo, EpisodeWriter, read_episode
-from dexpie_ros.episodes.execution import ApproachConfig, approach, as_chunks, recorded_commands
+from dexpie_ros.episodes.execution import ApproachConfig, Execution, approach, recorded_commands
 from dexpie_ros.episodes.replay import Replay
 from dexpie_ros.geometry import rotation_angle
 from dexpie_ros.simulation.cell import Cell
@@ -160,33 +161,106 @@ def test_the_approach_is_slow_and_ends_at_the_first_command(path):
         assert np.abs(b.hand - a.hand).max() <= 0.5 * 0.04 + 1e-9
 
 
-def test_recorded_commands_go_through_the_arbiter_as_they_were(path):
-    """Executed again from where the recording began, the arbiter's commands are the recorded ones."""
+class Graph:
+    """An arbiter whose chunks come ``delay`` steps after the step that they answer."""
+
+    def __init__(self, execution, delay=2):
+        self.execution, self.delay, self.lost = execution, delay, ()
+        self.arbiter = Arbiter()
+        self.arbiter.start("evaluation")
+        self.steps, self.chunks, self._due = [], [], deque()
+
+    def step(self, time_ns, robot):
+        while self._due and self._due[0][0] <= time_ns:
+            assert self.arbiter.add_chunk(self._due.popleft()[1])
+        step = self.arbiter.step(time_ns, robot, None)
+        self.steps.append(step)
+        chunk = self.execution.answer(step)
+        if chunk is not None:
+            self.chunks.append(chunk)
+            if len(self.chunks) - 1 not in self.lost:
+                self._due.append((time_ns + self.delay * STEP_NS, chunk))
+        return step
+
+
+def run_graph(graph, robot_at, limit=2000):
+    """With a robot that is where it was told to be. The commands that were executed."""
+    for k in range(limit):
+        now = 2 * factories.START_NS + k * STEP_NS
+        here = graph.steps[-1].command if graph.steps else robot_at
+        graph.step(now, RobotState(now, np.zeros(6), np.zeros(6), here.tcp, here.hand))
+        if graph.execution.done or graph.execution.stopped:
+            return graph.steps
+    raise AssertionError("never ends")
+
+
+def positions(items):
+    return np.stack([item.tcp.position for item in items])
+
+
+@pytest.mark.parametrize("delay", [1, 2, 4, 8])
+def test_recorded_commands_go_through_the_arbiter_as_they_were(path, delay):
+    """After a slow approach, and whatever the delay, the arbiter's commands are the recorded ones."""
     episode = read_episode(path)
     commands = recorded_commands(episode)
-    start = factories.START_NS * 2
-    arbiter = Arbiter()
-    arbiter.start("deployment")
-    robot = RobotState(start, np.zeros(6), np.zeros(6), commands[0].tcp, commands[0].hand)
-    arbiter.step(start, robot, None)
-    chunks = as_chunks(commands, start + STEP_NS, size=8, overlap=3)
-    assert all(len(c) == 8 or c is chunks[-1] for c in chunks)
-    done = []
-    for k in range(1, 26):
-        now = start + k * STEP_NS
-        while chunks and chunks[0].time_ns <= now:
-            assert arbiter.add_chunk(chunks.pop(0))
-        step = arbiter.step(now, robot, None)
-        assert step.source is Source.POLICY
-        done.append(step.command)
-    assert not chunks
-    recorded = np.stack([c.tcp.position for c in commands])
-    executed = np.stack([c.tcp.position for c in done])
+    away = Command(
+        factories.Pose(
+            commands[0].tcp.position + np.array([0.05, 0, 0]), commands[0].tcp.quaternion
+        ),
+        commands[0].hand,
+    )
+    execution = Execution(commands)
+    steps = run_graph(Graph(execution, delay), away)
+    assert execution.executed == len(commands) == 25 and not execution.stopped
+    assert execution.approach_s == pytest.approx(1.0, abs=0.05)
+    driven = [step.command for step in steps if step.source is Source.POLICY]
+    executed, recorded = positions(driven[-25:]), positions(commands)
     # The synthetic motion starts at speed, the limiter from rest: it lags, and never by much.
     assert np.abs(executed - recorded).max() < 0.01
     assert np.abs(executed[-1] - recorded[-1]).max() < 0.002
-    executed_hand = np.stack([c.hand for c in done])
-    assert np.abs(executed_hand - episode.command_hand).max() < 0.05
+    assert execution.deviation == pytest.approx(
+        np.linalg.norm(executed - recorded, axis=1).max(), abs=1e-9
+    )
+    assert np.abs(np.stack([c.hand for c in driven[-25:]]) - episode.command_hand).max() < 0.05
+    way = positions(step.command for step in steps[:-25])
+    assert np.linalg.norm(np.diff(way, axis=0), axis=1).max() <= 0.05 * 0.04 + 1e-9, "slow"
+    assert all(step.source is Source.POLICY for step in steps[delay + 1 :]), "no gap between chunks"
+
+
+def test_after_a_stall_it_goes_on_from_where_the_robot_is_held(path):
+    """A chunk that never arrives: nothing is skipped, and the robot does not jump."""
+    commands = recorded_commands(read_episode(path))
+    slow = [c for c in commands for _ in range(6)]
+    execution = Execution(slow)
+    graph = Graph(execution)
+    graph.lost = (2, 3)
+    steps = run_graph(graph, commands[0])
+    held = [k for k, step in enumerate(steps) if step.source is Source.HOLD]
+    assert len(held) > 5, "it stalled"
+    seen = positions(step.command for step in steps)
+    for command in commands:
+        assert np.linalg.norm(seen - command.tcp.position, axis=1).min() < 0.01
+    after = seen[held[-1] :]
+    assert np.linalg.norm(np.diff(after, axis=0), axis=1).max() < 0.04 * 0.75
+    assert np.linalg.norm(after[1] - after[0]) < 0.05 * 0.04 + 1e-9, "it starts slowly"
+
+
+def test_nothing_is_sent_once_somebody_else_drives(path):
+    commands = recorded_commands(read_episode(path))
+    execution = Execution([c for c in commands for _ in range(10)])
+    graph = Graph(execution)
+    here = commands[0]
+    for k in range(30):
+        now = factories.START_NS + k * STEP_NS
+        if k == 20:
+            assert graph.arbiter.request(Mode.HOLD)[0]
+        if k == 21:
+            assert graph.arbiter.request(Mode.POLICY)[0], "the policy may drive again: not this one"
+        robot = RobotState(now, np.zeros(6), np.zeros(6), here.tcp, here.hand)
+        here = graph.step(now, robot).command
+    assert execution.stopped == "the arbiter went to HOLD" and not execution.done
+    assert all(chunk.time_ns < factories.START_NS + 20 * STEP_NS for chunk in graph.chunks)
+    assert all(step.source is Source.HOLD for step in graph.steps[20:])
 
 
 def test_a_simulated_session_executed_again_reaches_the_same_outcome(tmp_path):
@@ -205,13 +279,9 @@ def test_a_simulated_session_executed_again_reaches_the_same_outcome(tmp_path):
     cell = Cell(settings.cell)
     try:
         state = cell.reset(seed)
-        arbiter = Arbiter(settings.arbiter)
-        arbiter.start("deployment")
-        chunks = as_chunks(recorded_commands(episode), state.time_ns + STEP_NS)
-        for _ in range(len(episode) + 25):
-            while chunks and chunks[0].time_ns <= state.time_ns:
-                arbiter.add_chunk(chunks.pop(0))
-            state = cell.step(arbiter.step(state.time_ns, state.robot, None).command)
+        graph = Graph(Execution(recorded_commands(episode)))
+        for _ in range(len(episode) + 100):
+            state = cell.step(graph.step(state.time_ns, state.robot).command)
             if state.success:
                 break
         assert state.success and not state.failure

@@ -13,11 +13,12 @@ import numpy as np
 from pydantic import Field
 
 from dexpie_ros import config, geometry
-from dexpie_ros.control.types import STEP_NS, Chunk, Command
+from dexpie_ros.control.types import STEP_NS, Chunk, Command, ControlStep, Mode, Source
 from dexpie_ros.episodes.episode import Episode, EpisodeError
 from dexpie_ros.geometry import Pose
 
 POLICY_ID = "replay"
+"""In the place of a policy's, where a recording drives."""
 
 
 @config.config
@@ -68,30 +69,101 @@ def approach(now: Command, goal: Command, settings: ApproachConfig | None = None
     return [*between, goal] if steps else []
 
 
-def as_chunks(
-    commands: Sequence[Command], start_ns: int, size: int = 24, overlap: int = 4
-) -> list[Chunk]:
-    """Chunks of ``size`` actions, command 0 due at ``start_ns``.
+class Execution:
+    """Answers control steps with chunks of a recording, as a policy server would.
 
-    Each begins ``overlap`` steps before the end of the one before it, with the same commands: there
-    is that much time to hand it over. A chunk must not be handed over before its own time.
+    Stands still for ``lead`` steps (a chunk needs time to take effect), approaches the first
+    command slowly, then goes on at the recorded speed. Where the arbiter held for want of a chunk,
+    it goes on from there in the same careful way. It ends for good when anybody or anything but the
+    recording drives: nothing is sent after a takeover, a hold or a fault.
     """
-    if not 0 <= overlap < size:
-        raise ValueError(f"overlap {overlap} must be smaller than size {size}")
-    positions = np.stack([command.tcp.position for command in commands])
-    quaternions = np.stack([command.tcp.quaternion for command in commands])
-    hand = np.stack([command.hand for command in commands])
-    chunks = []
-    for first in range(0, max(1, len(commands) - overlap), size - overlap):
-        rows = slice(first, first + size)
-        chunks.append(
-            Chunk(
-                time_ns=start_ns + first * STEP_NS,
-                positions=positions[rows],
-                quaternions=quaternions[rows],
-                hand=hand[rows],
-                prefix_length=overlap if first else 0,
-                policy_id=POLICY_ID,
-            )
+
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        settings: ApproachConfig | None = None,
+        *,
+        size: int = 32,
+        horizon: int = 20,
+        lead: int = 8,
+    ) -> None:
+        if not lead <= size - horizon < size:
+            raise ValueError(f"size {size} must exceed horizon {horizon} by at least lead {lead}")
+        self.stopped = ""
+        """Why it ended before its end; empty: it did not."""
+        self.deviation = 0.0
+        """m; by how much an executed command differed from the recorded one at most (limits)."""
+        self._commands, self._settings = list(commands), settings
+        self._size, self._horizon, self._lead = size, horizon, lead
+        self._executed = 0
+        self._way: list[Command] = []
+        self._way_ns = 0
+        self._planned_row = 0
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._way)
+
+    @property
+    def executed(self) -> int:
+        """Recorded commands that have been executed."""
+        return self._executed
+
+    @property
+    def done(self) -> bool:
+        """Every recorded command has been executed."""
+        return self._executed == len(self._commands)
+
+    @property
+    def approach_s(self) -> float:
+        """How long it goes to the first command; 0 before it begins."""
+        return max(0, len(self._way) - self._lead - len(self._commands)) * STEP_NS * 1e-9
+
+    def answer(self, step: ControlStep) -> Chunk | None:
+        """What is to be executed from ``step`` on, where the arbiter has to be told."""
+        if self.stopped or self.done:
+            return None
+        if step.mode is not Mode.POLICY:
+            if self.begun:
+                self.stopped = f"the arbiter went to {step.mode.name}"
+            return None
+        if not self.begun:
+            return self._plan(step)
+        row = round((step.time_ns - self._way_ns) / STEP_NS)
+        if step.source is not Source.POLICY:
+            return self._plan(step) if row >= self._lead else None
+        self._note(step.command, row)
+        if self.done or row - self._planned_row < self._horizon:
+            return None
+        self._planned_row = row
+        return self._chunk(step.time_ns, row, self._size - self._horizon)
+
+    def _plan(self, step: ControlStep) -> Chunk:
+        """From where the robot is held to the next command that was not executed, and on."""
+        rest = self._commands[self._executed :]
+        way = approach(step.command, rest[0], self._settings) or [rest[0]]
+        self._way = [step.command] * self._lead + way[:-1] + rest
+        self._way_ns, self._planned_row = step.time_ns, 0
+        return self._chunk(step.time_ns, 0, self._lead)
+
+    def _note(self, command: Command, row: int) -> None:
+        index = len(self._commands) - len(self._way) + row
+        if not self._executed <= index < len(self._commands):
+            return
+        self._executed = index + 1
+        gap = command.tcp.position - self._commands[index].tcp.position
+        self.deviation = max(self.deviation, float(np.linalg.norm(gap)))
+
+    def _chunk(self, time_ns: int, row: int, prefix: int) -> Chunk:
+        rows = self._way[row : row + self._size]
+        return Chunk(
+            time_ns=time_ns,
+            positions=np.stack([command.tcp.position for command in rows]),
+            quaternions=np.stack([command.tcp.quaternion for command in rows]),
+            hand=np.stack([command.hand for command in rows]),
+            prefix_length=min(prefix, len(rows)),
+            policy_id=POLICY_ID,
         )
-    return chunks
