@@ -32,7 +32,8 @@ class Topic:
     type: str
     qos: Qos
     publisher: str
-    """Executable that publishes it; ``a|b``: one of them (a real device or its simulation)."""
+    """Executable that publishes it; ``a|b``: one of them (a real device or its simulation; the policy
+    or `dexpie episodes replay --execute` in its place)."""
     rate_hz: float
     """Nominal rate on the robot; 0: on change."""
     simulated_rate_hz: float
@@ -107,9 +108,9 @@ TOPICS: tuple[Topic, ...] = (
     Topic("/teleop/alignment", "dexpie_msgs/msg/Alignment", Qos.COMMAND,
           "teleop", 25, 25, "base", "rad, opening 0..1"),
     Topic("/policy/chunk", "dexpie_msgs/msg/ActionChunk", Qos.EVENT,
-          "policy_server", 0, 0, "base", "m, opening 0..1"),
+          "policy_server|replay", 0, 0, "base", "m, opening 0..1"),
     Topic("/policy/status", "dexpie_msgs/msg/PolicyStatus", Qos.EVENT,
-          "policy_server", 0, 0, "", "s"),
+          "policy_server|replay", 0, 0, "", "s"),
     Topic("/control/command", "dexpie_msgs/msg/ControlCommand", Qos.COMMAND,
           "intervention_arbiter", 25, 25, "base", "m, opening 0..1"),
     Topic("/control/step", "dexpie_msgs/msg/ControlStep", Qos.EVENT,

@@ -37,9 +37,10 @@ ENCLAVES: dict[str, tuple[str, ...]] = {
     "simulated_cell": ("simulated_cell",),
     "simulated_operator": ("simulated_operator",),
     "glove_motion": ("glove_motion",),
+    "replay": ("replay",),
     "operator": ("session_client", "web", "monitor", "bench"),
 }
-"""Executable, or ``operator`` for programs beside the graph -> names of its nodes."""
+"""Executable, or ``replay`` and ``operator`` for programs beside the graph -> names of its nodes."""
 SERVERS = {
     "intervention": "intervention_arbiter",
     "session": "session",
@@ -55,6 +56,7 @@ ASKS: dict[str, tuple[str, ...]] = {
     "session": ("/intervention/", "/recorder/", "/policy/", "/simulation/"),
     "keyboard": ("/intervention/", "/session/", "/teleop/"),
     "operator": ("/intervention/", "/session/", "/teleop/", "/arm/", "/hand/"),
+    "replay": ("/session/",),
     "simulated_operator": ("/intervention/toggle", "/teleop/calibrate", "/session/end_episode"),
 }
 """Who may ask which services, by the beginnings of their names."""

@@ -56,6 +56,19 @@ def test_the_scene_before_makes_no_step() -> None:
     assert inputs.ready() is not None
 
 
+@pytest.mark.parametrize("replayed", [False, True])
+def test_a_recording_answers_also_where_there_is_no_policy_server(replayed: bool) -> None:
+    inputs = LockstepInputs(teleop=False, policy=False, delay_steps=2)
+    inputs.start_episode(policy=True, replayed=replayed)
+    measure(inputs, T0)
+    assert inputs.ready() is not None
+    inputs.stepped(T0)
+    measure(inputs, T0 + STEP_NS)
+    assert (inputs.ready() is None) == replayed
+    inputs.policy_answered(T0, inferred=False)
+    assert not inputs.missing()
+
+
 def test_a_chunk_takes_effect_exactly_after_the_delay() -> None:
     inputs = LockstepInputs(teleop=False, policy=True, delay_steps=2)
     inputs.start_episode(policy=True)

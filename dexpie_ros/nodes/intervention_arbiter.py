@@ -20,6 +20,7 @@ from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
 from dexpie_ros.control.guard import GuardConfig
 from dexpie_ros.control.homing import HomingConfig
 from dexpie_ros.control.types import STEP_NS, Command, ControlStep, Mode
+from dexpie_ros.episodes.execution import POLICY_ID
 from dexpie_ros.messages import read_chunk, read_command, read_robot_state, stamp_ns
 from dexpie_ros.nodes.base import ERROR, OK, WARN, ContractNode
 from dexpie_ros.nodes.intervention_services import InterventionServices
@@ -269,7 +270,8 @@ class InterventionArbiter(ContractNode):
             response.episode_id = request.episode_id
             if not response.success:
                 return response
-            self._inputs.start_episode(bool(request.policy_id), stamp_ns(request.scene_stamp))
+            policy, scene_ns = request.policy_id, stamp_ns(request.scene_stamp)
+            self._inputs.start_episode(bool(policy), scene_ns, replayed=policy == POLICY_ID)
             self._timing.clear()
             self._arrived_ns = time.monotonic_ns()  # the scene's set-up is no decision
             self._paused = False

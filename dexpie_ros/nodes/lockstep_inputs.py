@@ -50,13 +50,14 @@ class LockstepInputs:
         self.repeated = False
         """The world said the same state again: somebody did not hear something."""
 
-    def start_episode(self, policy: bool, scene_ns: int = 0) -> None:
+    def start_episode(self, policy: bool, scene_ns: int = 0, replayed: bool = False) -> None:
         """From the next step on the policy server answers each step, if ``policy``.
 
+        ``replayed``: a recording answers in its place, also where there is no policy server.
         Measurements from before ``scene_ns`` are of the scene before and make no step.
         """
         self._scene_ns = scene_ns
-        self._ask_policy = policy and self._wait_policy
+        self._ask_policy = policy and (self._wait_policy or replayed)
         self._first_step = True
         self._answered.clear()
         self._chunks.clear()
