@@ -11,7 +11,6 @@ from emulated import eventually, needs
 
 from dexpie_ros import geometry
 from dexpie_ros.devices.aruco_cube import (
-    FACES,
     ArucoSource,
     CubeConfig,
     CubeDetector,
@@ -21,6 +20,7 @@ from dexpie_ros.devices.aruco_cube import (
 from dexpie_ros.devices.device import Backoff, Level
 from dexpie_ros.devices.pose_source import PoseTracker, Reading, rigid
 from dexpie_ros.devices.vive_tracker import ViveConfig, judge, vive_tracker
+from dexpie_ros.emulators.cube_view import render_cube
 from dexpie_ros.emulators.peer import Emulator
 
 SERIAL = "LHR-0A1B2C3D"
@@ -193,35 +193,8 @@ def test_fuzzed_poses_are_judged_and_never_raise():
     assert rigid(mirrored) is None
 
 
-def render(pose, settings, shape=(480, 640)):
-    """The cube as a pinhole camera at the origin sees it."""
-    import cv2
-
-    dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_4X4_50)
-    image = np.full(shape, 200, np.uint8)
-    # A white rim of one module around each marker, as printed.
-    pixels, rim = 240, 40
-    for face, (normal, _) in enumerate(FACES):
-        corners = face_corners(settings.side, settings.marker)[face]
-        outward = pose[:3, :3] @ np.array(normal, float)
-        centre = pose[:3, :3] @ corners.mean(axis=0) + pose[:3, 3]
-        if outward @ centre >= -0.15 * np.linalg.norm(centre):
-            continue  # turned away, or at too flat an angle
-        print_ = np.full((pixels + 2 * rim,) * 2, 255, np.uint8)
-        marker = cv2.aruco.generateImageMarker(dictionary, settings.ids[face], pixels)
-        print_[rim:-rim, rim:-rim] = marker
-        in_camera = corners @ pose[:3, :3].T + pose[:3, 3]
-        seen = (in_camera / in_camera[:, 2:]) @ K.T
-        edges = np.array(
-            [[rim, rim], [rim + pixels, rim], [rim + pixels, rim + pixels], [rim, rim + pixels]]
-        )
-        warp = cv2.getPerspectiveTransform(
-            edges.astype(np.float32) - 0.5, seen[:, :2].astype(np.float32)
-        )
-        layer = cv2.warpPerspective(print_, warp, shape[::-1], flags=cv2.INTER_AREA)
-        mask = cv2.warpPerspective(np.full_like(print_, 255), warp, shape[::-1])
-        image[mask > 0] = layer[mask > 0]
-    return cv2.GaussianBlur(image, (3, 3), 0.7)
+def render(pose, settings):
+    return render_cube(pose, settings, K)
 
 
 def test_cube_pose_from_rendered_views():

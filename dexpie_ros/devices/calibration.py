@@ -119,6 +119,24 @@ def calibrate_glove(
         raise ConfigError(f"glove calibration: {error}") from None
 
 
+def still_pose(samples: Sequence[ArrayLike], what: str) -> Array:
+    """The pose (4, 4) that poses of a tracker held still stand for: mean rotation, median place.
+
+    ConfigError naming ``what`` where it turned by more than ``SHAKY_DEG`` meanwhile.
+    """
+    poses = np.stack([np.asarray(sample, np.float64) for sample in samples])
+    u, _, vt = np.linalg.svd(poses[:, :3, :3].sum(axis=0))
+    mean: Array = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    off = [float(geometry.rotation_angle(mean, pose[:3, :3])) for pose in poses]
+    spread = float(np.degrees(np.percentile(off, 80)))
+    if spread > SHAKY_DEG:
+        raise ConfigError(
+            f"tracker calibration: it turned by {spread:.0f} deg while it should have been held "
+            f"still ({what}); with a cube, show two faces well lit; try again"
+        )
+    return geometry.make_pose(mean, np.median(poses[:, :3, 3], axis=0))
+
+
 def calibrate_tracker(
     start: ArrayLike, turned_x: ArrayLike, turned_z: ArrayLike
 ) -> TrackerMounting:

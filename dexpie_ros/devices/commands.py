@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10.0
 HOLD_S = 2.0
+STILL_S = 0.5
 HAND_TRAVEL_S = 2.0
 """s that the hand has for opening or closing before it is measured."""
 
@@ -76,13 +77,14 @@ def calibrate_glove(parameters: Path | None, folder: Path, ask: Ask) -> Path:
 
 
 def calibrate_tracker(parameters: Path | None, folder: Path, ask: Ask) -> Path:
-    """How the Vive tracker sits on the operator's hand."""
-    from dexpie_ros.devices import calibration
-    from dexpie_ros.devices.driver_parameters import TrackerDriverParameters, read
-    from dexpie_ros.devices.vive_tracker import vive_tracker
+    """How the Vive tracker or the ArUco cube sits on the operator's hand.
 
-    settings = read(parameters, "tracker_driver", TrackerDriverParameters).vive
-    with _Running(vive_tracker(settings)) as tracker:
+    The cube is judged by two or more visible faces, so it must stay in view in all three poses.
+    """
+    from dexpie_ros.devices import calibration
+
+    device, tracker_of = _tracker(parameters)
+    with _Running(tracker_of) as tracker:
         poses: list[Array] = []
         for what in (
             "hand as the end effector is, all axes parallel",
@@ -90,8 +92,29 @@ def calibrate_tracker(parameters: Path | None, folder: Path, ask: Ask) -> Path:
             "back again, then turned by +90 degrees about its z axis",
         ):
             ask(f"{what}: hold it still, then press Enter ")
-            poses.append(_collect(tracker, 0.5)[-1].pose.matrix())
-    return _store(folder, "tracker", settings.serial, calibration.calibrate_tracker(*poses))
+            samples = [sample.pose.matrix() for sample in _collect(tracker, STILL_S)]
+            poses.append(calibration.still_pose(samples, what))
+    return _store(folder, "tracker", device, calibration.calibrate_tracker(*poses))
+
+
+def _tracker(parameters: Path | None) -> tuple[str, Worker[Any]]:
+    """What the calibration is for, and the tracker of the cell."""
+    from dexpie_ros.devices.driver_parameters import (
+        CameraDriverParameters,
+        TrackerDriverParameters,
+        read,
+    )
+
+    settings = read(parameters, "tracker_driver", TrackerDriverParameters)
+    if settings.tracker == "vive":
+        from dexpie_ros.devices.vive_tracker import vive_tracker
+
+        return settings.vive.serial, vive_tracker(settings.vive)
+    from dexpie_ros.devices.probe import cube_of
+
+    camera = read(parameters, f"camera_{settings.camera}", CameraDriverParameters)
+    markers = ",".join(str(number) for number in settings.cube.ids)
+    return f"cube {settings.cube.dictionary} {markers}", cube_of(settings, camera)
 
 
 def calibrate_hand(parameters: Path | None, folder: Path, ask: Ask) -> Path:

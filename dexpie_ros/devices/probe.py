@@ -15,6 +15,7 @@ from typing import Any
 
 from dexpie_ros.config import ConfigError
 from dexpie_ros.devices import ur_dashboard
+from dexpie_ros.devices.aruco_camera import cube_tracker
 from dexpie_ros.devices.device import DeviceError, Level, Status, Worker, wait_until
 from dexpie_ros.devices.driver_parameters import (
     ArmDriverParameters,
@@ -26,10 +27,14 @@ from dexpie_ros.devices.driver_parameters import (
 )
 from dexpie_ros.devices.inspire_hand import InspireHand
 from dexpie_ros.devices.manus_glove import ManusGlove
+from dexpie_ros.devices.pose_source import PoseTracker
 from dexpie_ros.devices.realsense import RealSense
 from dexpie_ros.devices.ur5_config import Ur5Config
 from dexpie_ros.devices.ur5_process import RTDE_PORT
 from dexpie_ros.devices.vive_tracker import vive_tracker
+
+CUBE_S = 5.0
+"""s at least for the cube: its camera has to be opened anew."""
 
 
 def probe_arm(settings: Ur5Config, name: str = "arm", timeout: float = 1.0) -> Status:
@@ -92,11 +97,30 @@ def probe_all(parameters: str | Path | None, timeout: float = 3.0) -> list[Statu
         lambda: probe(InspireHand(hand), timeout),
         *(partial(_probe_camera, name, camera, timeout) for name, camera in cameras.items()),
     ]
-    if tracker.tracker == "vive":
+    cube = tracker.tracker == "aruco"
+    if not cube:
         jobs.append(lambda: probe(vive_tracker(tracker.vive), timeout))
     jobs.append(lambda: probe(ManusGlove(glove), timeout))
     with ThreadPoolExecutor(len(jobs)) as pool:
-        return list(pool.map(_configured, jobs))
+        found = list(pool.map(_configured, jobs))
+    if cube:
+        # behind the others: a camera belongs to one at a time
+        camera = cameras[f"camera_{tracker.camera}"]
+        found.insert(-1, _configured(partial(_probe_cube, tracker, camera, timeout)))
+    return found
+
+
+def _probe_cube(
+    settings: TrackerDriverParameters, camera: CameraDriverParameters, timeout: float
+) -> Status:
+    """The tracker is well where the camera sees enough faces of the cube."""
+    return probe(cube_of(settings, camera), max(timeout, CUBE_S))
+
+
+def cube_of(settings: TrackerDriverParameters, camera: CameraDriverParameters) -> PoseTracker:
+    """The cube of a cell, with the camera that is to see it."""
+    seen_by = RealSense(camera.realsense, f"camera_{settings.camera}", camera.discovery())
+    return cube_tracker(seen_by, settings.cube)
 
 
 def _probe_camera(name: str, settings: CameraDriverParameters, timeout: float) -> Status:

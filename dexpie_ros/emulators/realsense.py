@@ -2,8 +2,8 @@
 
     python -m dexpie_ros.emulators.realsense --serial 823112061234 --port 7001
 
-The picture is a gradient with a square that moves around; the frame's number stands in its first
-eight bytes. See :class:`dexpie_ros.devices.realsense_discovery.RemoteDiscovery` for the other side.
+The picture is a gradient with a square that moves around, or an ArUco cube where one was put before
+the camera; the frame's number stands in its first eight bytes. See :class:`dexpie_ros.devices.realsense_discovery.RemoteDiscovery` for the other side.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexpie_ros.devices.aruco_cube import CubeConfig
 from dexpie_ros.devices.realsense_discovery import DOMAINS, FRAME, MAGIC
 from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
+from dexpie_ros.emulators.cube_view import render_cube
 
 SQUARE = 40
 
@@ -46,6 +48,7 @@ class Camera:
         self._stalled = False
         self._domain, self._offset_ms = "global_time", 0.0
         self._number = 0
+        self._cube: NDArray[np.uint8] | None = None
 
     async def plug(self) -> int:
         """Plug in: accept connections. Returns the port."""
@@ -87,12 +90,31 @@ class Camera:
 
     def picture(self, number: int) -> NDArray[np.uint8]:
         """The image of frame ``number`` (height, width, 3) RGB."""
+        if self._cube is not None:
+            return self._numbered(self._cube.copy(), number)
         image = self._background.copy()
         left = 4 * number % (self.width - SQUARE)
         top = 2 * number % (self.height - SQUARE)
         image[top : top + SQUARE, left : left + SQUARE] = (255, 40, 40)
+        return self._numbered(image, number)
+
+    @staticmethod
+    def _numbered(image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
         image.reshape(-1)[:8] = np.frombuffer(struct.pack("<q", number), np.uint8)
         return image
+
+    def cube(self, matrix: list[list[float]] | None = None) -> int:
+        """Put an ArUco cube before the camera, ``matrix`` (4, 4) in its optical frame; or take it away."""
+        self._cube = None
+        if matrix is not None:
+            pose = np.array(matrix, np.float64)
+            if pose.shape != (4, 4) or not np.isfinite(pose).all() or pose[2, 3] < 0.1:
+                raise ValueError("matrix: expected 4 rows of 4 numbers, at least 0.1 m ahead")
+            d = self._description
+            k = np.array([[d["fx"], 0, d["ppx"]], [0, d["fy"], d["ppy"]], [0, 0, 1]], np.float64)
+            grey = render_cube(pose, CubeConfig(), k, (self.height, self.width))
+            self._cube = np.repeat(grey[..., None], 3, axis=2)
+        return self.log.add("cube", shown=matrix is not None)
 
     async def work(self) -> None:
         async for _ in ticks(self.fps):
@@ -110,7 +132,7 @@ class Camera:
     def handlers(self) -> dict[str, Any]:
         return {
             "plug": self.plug, "unplug": self.unplug, "stall": self.stall, "clock": self.clock,
-            "skip": self.skip, "garbage": self.garbage,
+            "skip": self.skip, "garbage": self.garbage, "cube": self.cube,
         }  # fmt: skip
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
