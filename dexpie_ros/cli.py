@@ -22,6 +22,8 @@ from dexpie_ros.evaluation.commands import (
     add_experiment,
     add_label,
 )
+from dexpie_ros.nodes import replay_commands
+from dexpie_ros.nodes.jog import add_parser as _add_jog
 from dexpie_ros.nodes.monitor import add_parser as _add_monitor
 from dexpie_ros.training.commands import add_actor
 from dexpie_ros.training.retarget_commands import add_retarget
@@ -153,6 +155,10 @@ def _run_evaluate(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _add_episodes(groups: argparse._SubParsersAction) -> None:
+    episodes_commands.add_parser(groups, play=replay_commands.play)
+
+
 def _add_policy(groups: argparse._SubParsersAction) -> None:
     parser = groups.add_parser("policy", help="look at trained policies")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -183,10 +189,11 @@ _GROUPS = (
     _add_launch,
     _add_doctor,
     _add_monitor,
+    _add_jog,
     security.add_parser,
     _add_calibrate,
     _add_emulate,
-    episodes_commands.add_parser,
+    _add_episodes,
     _add_train,
     add_critic,
     add_label,

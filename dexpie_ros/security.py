@@ -38,7 +38,7 @@ ENCLAVES: dict[str, tuple[str, ...]] = {
     "simulated_operator": ("simulated_operator",),
     "glove_motion": ("glove_motion",),
     "replay": ("replay",),
-    "operator": ("session_client", "web", "monitor", "bench"),
+    "operator": ("session_client", "web", "monitor", "bench", "jog"),
 }
 """Executable, or ``replay`` and ``operator`` for programs beside the graph -> names of its nodes."""
 SERVERS = {

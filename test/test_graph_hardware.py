@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +178,18 @@ def test_the_operator_moves_the_emulated_arm_and_hand_and_it_is_recorded(cell: C
     assert np.median(lag) < 0.03, "the arm follows the commands that are recorded as executed"
     assert episode.images("front")[5].shape == (HEIGHT, WIDTH, 3)
     assert 35 < float(np.median(np.diff(episode.time_ns))) * 1e-6 < 90
+
+
+@pytest.mark.parametrize(("axis", "amount"), [("x", "0.02"), ("rz", "-0.05"), ("index", "-0.3")])
+def test_a_jog_goes_the_way_that_was_asked_for(cell: Cell, axis: str, amount: str) -> None:
+    settled(cell)
+    command = [sys.executable, "-m", "dexpie_ros.cli", "jog", axis, amount]
+    jog = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    cell.until(lambda: jog.poll() is not None, "the jog did not end", timeout=60.0)
+    said, _ = jog.communicate()
+    assert jog.returncode == 0, said
+    assert f"{axis}: asked for {float(amount):+.3f}" in said
+    cell.until_mode(Mode.HOLD)
 
 
 def test_a_protective_stop_stops_everything_until_the_operator_recovers(cell: Cell) -> None:

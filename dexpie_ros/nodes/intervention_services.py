@@ -13,6 +13,7 @@ from typing import Any
 from dexpie_ros.control import keys
 from dexpie_ros.control.arbiter import Arbiter
 from dexpie_ros.control.homing import HomingConfig, plan_home
+from dexpie_ros.control.jogging import JogConfig, Jogging
 from dexpie_ros.control.keys import Action
 from dexpie_ros.control.modes import Answer
 from dexpie_ros.control.session import EMERGENCY_STOP
@@ -35,19 +36,28 @@ class InterventionServices:
     """Serves them on the arbiter's node; ``lock`` guards the arbiter."""
 
     def __init__(
-        self, node: ContractNode, arbiter: Arbiter, lock: threading.RLock, homing: HomingConfig
+        self,
+        node: ContractNode,
+        arbiter: Arbiter,
+        lock: threading.RLock,
+        homing: HomingConfig,
+        jog: JogConfig | None = None,
     ) -> None:
         self._node, self._arbiter, self._lock, self._settings = node, arbiter, lock, homing
         self.timing = TimingMonitor()
         self._home_from_next_step = False
         self._home_end_ns = 0
         self.homing = False
-        """The way home is what drives, not the policy."""
+        """The way home or a jog is what drives, not the policy."""
+        self._jogging, self._jogs = Jogging(jog), False
+        self._run: object = None
+        """Which of the arbiter's episodes that motion is."""
         for action in ACTIONS:
             node.serve(keys.SERVICES[action], self._server(action))
         node.serve("/intervention/set", self._serve_set)
         node.serve("/intervention/home", self._serve_home)
         node.subscribe("/intervention/key", self._on_key)
+        node.subscribe("/intervention/jog", self._on_jog)
 
     def carry_out(self, action: Action) -> Answer:
         """One action of a person; whether it was accepted, and why or why not."""
@@ -73,7 +83,11 @@ class InterventionServices:
         self.timing.stepped(step, time.monotonic_ns())
         if not self.homing:
             return
-        if self._home_from_next_step:
+        if self._arbiter.counts is not self._run:
+            self.homing = self._jogs = False  # an episode began meanwhile: the robot is its
+        elif self._jogs:
+            self._go_on_jogging(step)
+        elif self._home_from_next_step:
             self._home_from_next_step = False
             chunk = plan_home(step.command, self._settings.home, step.time_ns, self._settings)
             self._home_end_ns = chunk.due_ns(len(chunk) - 1)
@@ -81,6 +95,37 @@ class InterventionServices:
         elif step.time_ns >= self._home_end_ns or self._arbiter.mode is not Mode.POLICY:
             self.homing = False
             self._arbiter.stop()
+
+    def _move(self) -> str:
+        """Begin a motion of one's own between episodes; "" or why not. The lock is held."""
+        arbiter = self._arbiter
+        if arbiter.kind:
+            return (
+                "the robot moves already" if self.homing else "an episode is running; end it first"
+            )
+        if arbiter.suspended or arbiter.mode is Mode.FAULT:
+            return f"not moving: {arbiter.reason}"
+        _, why = arbiter.start("deployment")
+        self.homing, self._run = arbiter.mode is Mode.POLICY, arbiter.counts
+        return "" if self.homing else why
+
+    def _go_on_jogging(self, step: ControlStep) -> None:
+        if self._arbiter.mode is Mode.POLICY and self._jogging.asked(time.monotonic_ns()):
+            self._arbiter.add_chunk(self._jogging.chunk(step))
+            return
+        self.homing = self._jogs = False
+        self._arbiter.stop()
+
+    def _on_jog(self, message: Any) -> None:
+        """Velocities, asked for again and again; what is refused is said in the log."""
+        now = time.monotonic_ns()
+        with self._lock:
+            why = self._jogging.ask(message.name, message.velocity, now)
+            if not why and not self._jogs and self._jogging.asked(now):
+                why = self._move()
+                self._jogs = not why
+        if why:
+            self._node.get_logger().warning(f"jog: {why}", throttle_duration_sec=1.0)
 
     def _note_takeover(self, before: Mode) -> None:
         if self._arbiter.mode is Mode.HUMAN and before is not Mode.HUMAN:
@@ -116,15 +161,10 @@ class InterventionServices:
         """Between episodes: travels home within the limits of `control.homing`."""
         response.success = False
         with self._lock:
-            if self._arbiter.kind:
-                response.message = "an episode is running; end it first"
+            response.message = self._move()
+            if response.message:
                 return response
-            if self._arbiter.suspended or self._arbiter.mode is Mode.FAULT:
-                response.message = f"not moving home: {self._arbiter.reason}"
-                return response
-            self._arbiter.start("deployment")
-            self.homing = self._home_from_next_step = True
-            self._home_end_ns = 0
+            self._home_from_next_step, self._home_end_ns = True, 0
         while self.homing:
             await self._node.pause(0.05)
         with self._lock:

@@ -1,0 +1,163 @@
+"""`dexpie jog` and the arbiter's side of it: between episodes only, and only while it is asked for."""
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
+
+from arbiter_rig import Rig
+
+from dexpie_ros import geometry
+from dexpie_ros.config import ConfigError
+from dexpie_ros.control.homing import HomingConfig
+from dexpie_ros.control.types import Mode, Source
+from dexpie_ros.nodes import intervention_services, jog
+from dexpie_ros.nodes.intervention_services import InterventionServices
+
+MS = 1_000_000
+
+
+class Asked:
+    """The services over an arbiter that steps, with a clock of their own."""
+
+    def __init__(self, monkeypatch):
+        self.rig, self.warnings, self.now = Rig(), [], 0
+        logger = SimpleNamespace(warning=lambda text, **_: self.warnings.append(text))
+        node = SimpleNamespace(
+            serve=lambda *_: None, subscribe=lambda *_: None, get_logger=lambda: logger
+        )
+        clock = SimpleNamespace(monotonic_ns=lambda: self.now)
+        monkeypatch.setattr(intervention_services, "time", clock)
+        self.services = InterventionServices(
+            node, self.rig.arbiter, threading.RLock(), HomingConfig()
+        )
+        self.step()
+
+    def step(self):
+        self.now += 40 * MS
+        step = self.rig.step()
+        self.services.stepped(step)
+        return step
+
+    def ask(self, velocity=0.05, axis="x"):
+        self.services._on_jog(SimpleNamespace(name=[axis], velocity=[velocity]))
+
+    @property
+    def x(self):
+        return self.rig.arbiter.last_command.tcp.position[0]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    return Asked(monkeypatch)
+
+
+def test_it_moves_while_it_is_asked_for_and_holds_then(asked):
+    start = asked.x
+    for _ in range(25):
+        asked.ask()
+        asked.step()
+    assert 0.043 < asked.x - start < 0.051
+    asked.ask(0.0)
+    asked.step()
+    held = asked.x
+    last = [asked.step() for _ in range(10)][-1]
+    assert (asked.x, last.source, last.mode) == (held, Source.HOLD, Mode.HOLD)
+    assert asked.rig.arbiter.kind == "" and not asked.services.homing
+    asked.ask(-0.05)
+    for _ in range(5):
+        asked.ask(-0.05)
+        asked.step()
+    assert asked.x < held, "and again"
+
+
+def test_a_program_that_died_leaves_a_robot_that_holds(asked):
+    for _ in range(10):
+        asked.ask()
+        asked.step()
+    began = asked.x
+    for _ in range(15):
+        asked.step()
+    assert 0 < asked.x - began < 0.05 * 0.3
+    assert asked.rig.arbiter.mode is Mode.HOLD
+
+
+@pytest.mark.parametrize("kind", ["deployment", "demonstration"])
+def test_an_episode_is_not_jogged(asked, kind):
+    asked.rig.arbiter.start(kind)
+    start = asked.x
+    for _ in range(5):
+        asked.ask()
+        asked.step()
+    assert asked.x == start and asked.rig.arbiter.kind == kind
+    assert "an episode is running; end it first" in asked.warnings[0]
+
+
+def test_a_robot_that_holds_for_a_reason_is_not_jogged(asked):
+    start = asked.x
+    asked.rig.arbiter.hold("/arm/joint_states is silent")
+    asked.ask()
+    asked.step()
+    asked.rig.arbiter.resume()
+    assert asked.x == start and "is silent" in asked.warnings[-1]
+    for _ in range(3):
+        asked.ask()
+        asked.step()
+    asked.rig.arbiter.hold("/arm/joint_states is silent")
+    asked.ask()
+    held = asked.step().command.tcp.position[0]
+    asked.rig.arbiter.resume()
+    assert asked.step().command.tcp.position[0] == held, "the jog is over"
+    asked.rig.arbiter.fault("stop")
+    asked.ask()
+    asked.step()
+    assert asked.x == held and asked.rig.arbiter.mode is Mode.FAULT
+    assert "stop" in asked.warnings[-1]
+
+
+def test_an_episode_that_begins_meanwhile_has_the_robot_for_itself(asked):
+    for _ in range(3):
+        asked.ask()
+        asked.step()
+    asked.rig.arbiter.start("deployment")
+    asked.step()
+    start = asked.x
+    for _ in range(3):
+        asked.ask()
+        asked.step()
+    assert asked.x == start and not asked.services.homing
+    assert asked.rig.arbiter.kind == "deployment", "the episode goes on"
+
+
+def test_an_operator_who_takes_over_ends_it(asked):
+    for _ in range(3):
+        asked.ask()
+        asked.step()
+    assert asked.services.carry_out(intervention_services.Action.HOLD)[0]
+    held = asked.x
+    for _ in range(3):
+        asked.step()
+    assert asked.x == held and asked.rig.arbiter.kind == ""
+
+
+# -- the command -----------------------------------------------------------------------------------
+def test_a_jog_is_short_and_slow():
+    assert jog.plan("x", 0.02) == pytest.approx((0.02, 1.0))
+    assert jog.plan("rz", -0.1, 0.05) == pytest.approx((-0.05, 2.0))
+    assert jog.plan("index", -0.5) == pytest.approx((-0.2, 2.5))
+    for axis, amount, speed in (("x", 0.2, 0), ("x", 0.0, 0), ("ry", 0.1, 1.0), ("z", 0.01, -1.0),
+                                ("thumb_bend", 2.0, 0), ("y", float("nan"), 0)):  # fmt: skip
+        with pytest.raises(ConfigError, match="expected up to"):
+            jog.plan(axis, amount, speed)
+
+
+def test_what_was_measured_is_compared_with_what_was_asked_for():
+    a = (np.eye(4), np.ones(6))
+    b = (geometry.make_pose(geometry.rotation_exp([0, 0, 0.1]), [0.02, 0, -0.001]), np.ones(6))
+    assert jog.compare("x", a, b) == pytest.approx((0.02, 0.001))
+    assert jog.compare("rz", a, b) == pytest.approx((0.1, 0.0))
+    closed = np.array([1, 1, 1, 0.6, 1, 0.9])
+    assert jog.compare("index", a, (a[0], closed)) == pytest.approx((-0.4, 0.1))
