@@ -76,8 +76,8 @@ def test_show_and_report(root, capsys, tmp_path):
     capsys.readouterr()
     assert run("show", "e003", "--root", root) == 0
     out = capsys.readouterr().out
-    assert '"kind": "correction"' in out and "55 control steps, 15 by the operator" in out
-    assert "/control/step" in out and "annotation 1" in out
+    assert "correction of bottle" in out and "55 control steps, 15 by the operator" in out
+    assert "/control/step" in out and "annotation 1" in out and "who drives" in out
     run("report", root, "--picture", tmp_path / "p.png")
     out = capsys.readouterr().out
     assert "4 episodes" in out and (tmp_path / "p.png").stat().st_size > 5000

@@ -67,6 +67,16 @@ def test_time_follows_the_rate(path):
     assert replay_time == pytest.approx([0.0, 0.0398, 0.04, 0.2])
 
 
+def test_time_begins_with_the_first_message_not_with_the_player(path):
+    clock = Clock()
+    replay = Replay(path, topics=["/control/step"], clock=clock, start_s=0.2)
+    clock.now = 60.0
+    assert replay.position_s == pytest.approx(0.2)
+    assert replay._due() == [5]
+    clock.now = 60.05
+    assert replay._due() == [6]
+
+
 def test_pause_holds_and_seek_jumps(path):
     clock = Clock()
     replay = Replay(path, topics=["/control/step"], clock=clock, start_s=0.4)

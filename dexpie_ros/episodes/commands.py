@@ -11,14 +11,17 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dexpie_ros import config
 from dexpie_ros.episodes import filtering
-from dexpie_ros.episodes.annotations import annotate, read_annotations, revert
+from dexpie_ros.episodes.annotations import annotate, revert
 from dexpie_ros.episodes.collection import Collection, Entry
 from dexpie_ros.episodes.episode import KINDS, EpisodeError
 from dexpie_ros.episodes.repair import repair
+
+if TYPE_CHECKING:
+    from dexpie_ros.episodes.replay import Recorded, Replay
 
 Command = Callable[[argparse.Namespace], int]
 DEFAULT_ROOT = "outputs/episodes"
@@ -38,7 +41,7 @@ def add_parser(groups: Any, play: Command | None = None) -> None:
         ("repair", _add_repair, _repair, "make recordings whole that were cut off"),
         ("export", _add_export, _export, "to LeRobotDataset v3 or robomimic HDF5"),
         ("import", _add_import, _import, "from LeRobotDataset v3 or the paper's authors"),
-        ("replay", _add_replay, play or _echo, "play an episode back in time"),
+        ("replay", _add_replay, play or echo, "play an episode back in time"),
     ):
         action = actions.add_parser(name, help=text, description=text)
         add(action)
@@ -89,30 +92,15 @@ def _as_json(entry: Entry) -> dict[str, Any]:
 def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("episode", help="id, beginning of an id, or directory")
     _root(parser)
+    parser.add_argument("--label", default="", metavar="TAG", help="labels to show; default: all")
+    parser.add_argument("--width", type=int, default=0, help="columns; default: the terminal's")
 
 
 def _show(options: argparse.Namespace) -> int:
-    from dexpie_ros.episodes.reader import read_episode
+    from dexpie_ros.episodes.show import lines
 
-    entry = _find(options)
-    print(json.dumps(_as_json(entry), indent=1))
-    if entry.content is not None:
-        streams = entry.content.statistics.get("streams", {})
-        for name, figures in streams.items() if isinstance(streams, dict) else ():
-            print(
-                f"{name:42} {figures.get('received', 0):7} received, {figures.get('dropped', 0)} "
-                f"dropped, {figures.get('rate_hz', 0):g} Hz, jitter {figures.get('jitter_ms', 0):g} ms"
-            )
-    for revision in read_annotations(entry.path).history:
-        changed = {k: v for k, v in config.to_dict(revision.annotation).items() if v is not None}
-        print(f"annotation {revision.number} {revision.time} {revision.author}: {changed}")
-    episode = read_episode(entry.path)
-    print(
-        f"{len(episode)} control steps, {episode.human.sum()} by the operator, "
-        f"{episode.flags.sum()} out of tolerance; cameras: {', '.join(episode.cameras) or 'none'}"
-    )
-    for problem in episode.problems:
-        print(f"problem: {problem}")
+    for line in lines(find(options), options.label, options.width):
+        print(line)
     return 0
 
 
@@ -159,7 +147,7 @@ def _add_annotate(parser: argparse.ArgumentParser) -> None:
 
 
 def _annotate(options: argparse.Namespace) -> int:
-    entry = _find(options)
+    entry = find(options)
     common = {"author": options.author, "expected_revision": options.revision}
     if options.revert is not None:
         after = revert(entry.path, options.revert, **common)
@@ -297,20 +285,37 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--topic", action="append", default=[], help="only these")
     parser.add_argument(
+        "--print", action="store_true", dest="echo", help="name the messages here, publish nothing"
+    )
+    parser.add_argument("--prefix", default="", help="before the topics' names, e.g. /replay")
+    parser.add_argument("--clock", action="store_true", help="also /clock, with the recorded time")
+    parser.add_argument("--paused", action="store_true", help="stand still at first (space: go on)")
+    parser.add_argument(
         "--execute", action="store_true",
         help="send the recorded commands to the robot, through the arbiter and its limits",
     )  # fmt: skip
+    parser.add_argument(
+        "--outcome", choices=("success", "failure", "aborted"), default="",
+        help="with --execute: of the new episode; without it somebody judges it as always",
+    )  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help="with --execute: do not ask first")
 
 
-def _echo(options: argparse.Namespace) -> int:
-    from dexpie_ros.episodes.replay import Recorded, Replay
+def player_of(options: argparse.Namespace) -> Replay:
+    """The player that the options of ``replay`` ask for."""
+    from dexpie_ros.episodes.replay import Replay
 
-    if options.execute:
-        raise EpisodeError("--execute needs the ROS graph; start one with `dexpie launch`")
-    player = Replay(
-        _find(options).path, topics=options.topic, rate=options.rate, loop=options.loop,
+    return Replay(
+        find(options).path, topics=options.topic, rate=options.rate, loop=options.loop,
         start_s=options.start,
     )  # fmt: skip
+
+
+def echo(options: argparse.Namespace) -> int:
+    """``replay`` without ROS: the recorded messages are named in their time."""
+    if options.execute:
+        raise EpisodeError("--execute needs the ROS graph; start one with `dexpie launch`")
+    player = player_of(options)
 
     def name(message: Recorded) -> None:
         at = (message.log_time_ns - player.start_ns) / 1e9
@@ -326,7 +331,7 @@ def _root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="where episodes lie")
 
 
-def _find(options: argparse.Namespace) -> Entry:
+def find(options: argparse.Namespace) -> Entry:
     """By directory, or by id below ``--root``."""
     path = Path(options.episode)
     if path.is_dir():

@@ -71,7 +71,7 @@ class Replay:
         self._loop, self._clock = loop, clock
         self._changed = threading.Condition()
         self._rate = 1.0
-        self._paused = self._stopped = False
+        self._paused = self._stopped = self._started = False
         self._anchor_s, self._anchor_clock = 0.0, clock()
         self._next = 0
         self._sought = True
@@ -132,8 +132,6 @@ class Replay:
         bag (with ``loop``: never) or on :meth:`stop`.
         """
         count = 0
-        with self._changed:
-            self._move_anchor(self._position())
         while True:
             batch = self._due()
             if batch is None:
@@ -146,6 +144,9 @@ class Replay:
     def _due(self) -> list[int] | None:
         """Rows to publish now; waits for the next ones. None at the end."""
         with self._changed:
+            if not self._started:  # time begins now, not when the player was made
+                self._move_anchor(self._anchor_s)
+                self._started = True
             while not self._stopped:
                 if self._sought:
                     self._sought = False
@@ -187,7 +188,7 @@ class Replay:
         return Recorded(name, stream.type, cdr, stream.log_time_ns[index])
 
     def _position(self) -> float:
-        if self._paused:
+        if self._paused or not self._started:
             return self._anchor_s
         return self._anchor_s + (self._clock() - self._anchor_clock) * self._rate
 

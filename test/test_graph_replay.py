@@ -1,0 +1,258 @@
+"""Replay on a live graph: topics in time with pause, seek and rate; commands through the arbiter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import factories
+import numpy as np
+import pytest
+from factories import Recipe
+
+pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
+from rclpy.executors import SingleThreadedExecutor
+
+from dexpie_ros.control.types import STEP_NS, Source
+from dexpie_ros.episodes import EpisodeError, read_episode
+from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.replay import Replay
+from dexpie_ros.graph import stack
+from dexpie_ros.messages import stamp_ns
+from dexpie_ros.nodes.base import ContractNode, interface
+from dexpie_ros.nodes.replay import GraphReplay
+from dexpie_ros.nodes.replay_commands import press, status
+from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.running_graph import RunningGraph
+from dexpie_ros.runtime import qos_profile
+
+SEED = 31_000
+STEPS = 100
+
+
+class Listener:
+    """Hears what is played, on a thread of its own."""
+
+    def __init__(self, topics: dict[str, str], name: str = "listener") -> None:
+        self.node = ContractNode(name)
+        self.heard: dict[str, list[tuple[float, bytes]]] = {topic: [] for topic in topics}
+        self.clock: list[int] = []
+        for topic, kind in topics.items():
+            self.node.create_subscription(
+                interface(kind), topic,
+                lambda data, topic=topic: self.heard[topic].append((time.monotonic(), data)),
+                qos_profile("event", depth=1000), raw=True,
+            )  # fmt: skip
+        self.node.subscribe("/clock", lambda m: self.clock.append(stamp_ns(m.clock)))
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._going = True
+        self._thread = threading.Thread(target=self._spin)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while self._going:
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def close(self) -> None:
+        self._going = False
+        self._thread.join()
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+
+
+STEP_TOPIC, POSE_TOPIC = "/control/step", "/arm/tcp_pose"
+KINDS = {
+    "/replay/control/step": "dexpie_msgs/msg/ControlStep",
+    "/replay/arm/tcp_pose": "geometry_msgs/msg/PoseStamped",
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return factories.write_episode(tmp_path / "e", Recipe(steps=STEPS))
+
+
+def until(true: Callable[[], Any], timeout: float = 20.0) -> None:
+    end = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < end, "did not come about"
+        time.sleep(0.01)
+
+
+def rows(listener: Listener) -> list[int]:
+    """Which control steps were heard, by the stamps in the messages."""
+    from dexpie_ros.episodes.decoding import header_stamp_ns
+
+    heard = listener.heard["/replay/control/step"]
+    return [(header_stamp_ns(data) - factories.START_NS) // STEP_NS for _, data in heard]
+
+
+def test_what_was_recorded_is_heard_byte_for_byte_and_in_time(path: Path) -> None:
+    player = Replay(path, topics=[STEP_TOPIC, POSE_TOPIC], rate=4.0)
+    with GraphReplay(player, prefix="/replay", clock=True) as replay:
+        listener = Listener(KINDS)
+        try:
+            began = time.monotonic()
+            assert replay.run(wait_s=1.0) == 2 * STEPS
+            assert time.monotonic() - began > 1.0 + STEPS / 25 / 4 - 0.1, "not faster than asked"
+            until(lambda: len(listener.heard["/replay/control/step"]) == STEPS)
+            until(lambda: len(listener.heard["/replay/arm/tcp_pose"]) == STEPS)
+        finally:
+            listener.close()
+    messages = BagReader(find_bag(path)).messages
+    for topic in (STEP_TOPIC, POSE_TOPIC):
+        heard = [data for _, data in listener.heard[f"/replay{topic}"]]
+        assert heard == [bytes(payload) for payload in messages[topic].payloads]
+    assert rows(listener) == list(range(STEPS))
+    clock = np.array(listener.clock)
+    assert len(clock) > 10 and (np.diff(clock) >= 0).all()
+    assert clock[0] >= player.start_ns and clock[-1] <= player.start_ns + 4 * 10**9
+
+
+def test_pause_seek_and_rate_take_effect_at_once(path: Path) -> None:
+    """Played slowly by keys: paused in the first second, on from the last, then to the end."""
+    player = Replay(path, topics=[STEP_TOPIC], rate=0.5)
+    with GraphReplay(player, prefix="/replay") as replay:
+        listener = Listener({"/replay/control/step": KINDS["/replay/control/step"]})
+        heard = listener.heard["/replay/control/step"]
+        done: list[int] = []
+        thread = threading.Thread(target=lambda: done.append(replay.run(wait_s=1.0)))
+        thread.start()
+        try:
+            until(lambda: len(heard) >= 3)
+            press(player, " ")
+            time.sleep(0.2)
+            stood = len(heard)
+            assert "paused" in status(player) and stood < 25
+            time.sleep(0.5)
+            assert len(heard) == stood and not done, "it stands still"
+            player.seek(3.0)
+            press(player, "+")
+            press(player, "+")
+            time.sleep(0.2)
+            assert len(heard) == stood, "sought, and still paused"
+            press(player, " ")
+            thread.join(20)
+            assert done == [len(heard)]
+        finally:
+            player.stop()
+            thread.join()
+            listener.close()
+    assert rows(listener) == [*range(stood), *range(75, STEPS)]
+    assert player.rate == 2.0
+
+
+def test_nothing_is_played_over_a_graph_that_acts_on_it(path: Path) -> None:
+    """A driver that listens, and a topic that somebody publishes already; also if they come later."""
+    player = Replay(path, topics=[STEP_TOPIC, POSE_TOPIC], loop=True)
+    with GraphReplay(player) as replay:
+        done: list[str] = []
+
+        def run() -> None:
+            with pytest.raises(EpisodeError) as error:
+                replay.run()
+            done.append(str(error.value))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        until(lambda: replay.published > 5)
+        arm, other = ContractNode("arm_driver"), ContractNode("tracker_driver")
+        try:
+            arm.subscribe(STEP_TOPIC, lambda _: None)
+            other.publisher(POSE_TOPIC)
+            until(lambda: done)
+            assert "/control/step (arm_driver acts on it)" in done[0]
+            with pytest.raises(EpisodeError, match="somebody publishes it") as error:
+                replay._refuse_conflicts(own=True)
+            assert "--prefix" in str(error.value) and "--execute" in str(error.value)
+        finally:
+            player.stop()
+            thread.join()
+            arm.destroy_node()
+            other.destroy_node()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionClient, Path]]:
+    """The stack that collects, in lockstep, and a demonstration that it recorded."""
+    folder = tmp_path_factory.mktemp("execute")
+    episodes = folder / "episodes"
+    specs = stack("collect", rtf=0, images="none", directory=str(episodes))
+    log = folder / "graph.log"
+    with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
+        client.wait_ready(nodes=[spec.name for spec in specs])
+        client.start("demonstration", seed=SEED, episode_id="demonstration")
+        client.wait_end()
+        assert read_episode(episodes / "demonstration").success, log.read_text()[-2000:]
+        yield client, episodes
+
+
+def replay(client: SessionClient, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`dexpie episodes replay ... --execute` while this process' client goes on listening."""
+    command = [
+        sys.executable,
+        "-m",
+        "dexpie_ros.cli",
+        "episodes",
+        "replay",
+        *arguments,
+        "--execute",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < end:
+            client.spin_for(0.05)
+    finally:
+        process.kill()
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def test_a_recorded_episode_executed_again_reaches_the_same_outcome(
+    live: tuple[SessionClient, Path],
+) -> None:
+    client, episodes = live
+    done = replay(client, "demonstration", "--root", str(episodes))
+    assert done.returncode == 0, done.stderr
+    assert "outcome success (recorded: success)" in done.stdout
+    (path,) = episodes.glob("replay-*")
+    first, again = read_episode(episodes / "demonstration"), read_episode(path)
+    assert again.success and again.info.policy_id == "replay" and again.info.seed == SEED
+    assert again.info.note == {"replay_of": "demonstration"}
+    assert not again.partial and not again.flags.any() and again.stalls.max() == 0
+    assert (again.source[10:] == Source.POLICY).all(), "driven by the recording, without a gap"
+    # Behind the approach the commands are the recorded ones, up to where it was judged.
+    away = again.command_tcp[:, :3, 3] - first.command_tcp[20, :3, 3]
+    start = int(np.linalg.norm(away, axis=1).argmin()) - 20
+    assert start >= 8
+    steps = min(len(first), len(again) - start)
+    assert steps > 0.9 * len(first)
+    gap = again.command_tcp[start : start + steps, :3, 3] - first.command_tcp[:steps, :3, 3]
+    assert np.linalg.norm(gap, axis=1).max() < 1e-9, "through the limits unchanged"
+    infos = client.node.get_publishers_info_by_topic("/control/command")
+    assert [info.node_name for info in infos] == ["intervention_arbiter"]
+
+
+def test_what_cannot_be_executed_is_refused_before_anything_moves(
+    live: tuple[SessionClient, Path],
+) -> None:
+    client, episodes = live
+    before = sorted(path.name for path in episodes.iterdir())
+    wrong = factories.write_episode(episodes.parent / "other", Recipe(steps=30), task="drawer")
+    done = replay(client, str(wrong))
+    assert done.returncode == 2 and "launch it with task:=drawer" in done.stderr, done.stderr
+    done = replay(client, "demonstration", "--root", str(episodes), "--rate", "2")
+    assert done.returncode == 2 and "--rate does not go with --execute" in done.stderr
+    policy = client.node.publisher("/policy/chunk")
+    done = replay(client, "demonstration", "--root", str(episodes))
+    client.node.destroy_publisher(policy)
+    assert done.returncode == 2 and "drives this graph already" in done.stderr, done.stderr
+    assert sorted(path.name for path in episodes.iterdir()) == before
+    assert not client.running
