@@ -17,7 +17,7 @@ LONGEST = 350
 
 LEVELS = (
     # a room imports only rooms of lower levels, or of its own level without a circle
-    {"geometry", "config", "resources", "contract", "control.types"},
+    {"geometry", "config", "resources", "contract", "control.types", "realtime"},
     {"messages", "control_loop", "shared_memory", "node_spec", "graph_robot", "graph", "security", "graph_log", "supervisor",
      "running_graph", "launching", "parameters", "runtime"},
     {"control", "episodes", "devices", "emulators", "policy", "critic"},

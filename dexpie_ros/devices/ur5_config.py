@@ -42,7 +42,7 @@ class Ur5Config:
     upper_registers: bool = False
     """Use RTDE registers 24..47; only where a fieldbus occupies the lower ones."""
     realtime_priority: int = 0
-    """SCHED_FIFO priority of the arm process, 1..99; 0 leaves scheduling alone."""
+    """SCHED_FIFO priority of the arm process, 1..99, required then; 0: a low one where permitted."""
     limits: ArmLimits = field(default_factory=ArmLimits)
 
     def __post_init__(self) -> None:

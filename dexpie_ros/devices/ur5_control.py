@@ -8,10 +8,13 @@ flag and the one upload is asked for: however late the process is scheduled, the
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from typing import Any
 
 from dexpie_ros.devices.ur5_config import Ur5Config
+from dexpie_ros.realtime import prefer_process
 
 START_TIMEOUT = 5.0
 """s that the controller gets for starting the script."""
@@ -30,7 +33,7 @@ def open_control(settings: Ur5Config) -> Any:
     if settings.upper_registers:
         flags |= RTDEControlInterface.FLAG_UPPER_RANGE_REGISTERS
     control = RTDEControlInterface(
-        settings.host, settings.frequency, flags, UR_CAP_PORT, settings.realtime_priority
+        settings.host, settings.frequency, flags, UR_CAP_PORT, library_priority(settings)
     )
     if not control.reuploadScript():
         raise RuntimeError("the control script could not be sent to port 30003")
@@ -49,6 +52,33 @@ def open_control(settings: Ur5Config) -> Any:
     if settings.tcp is not None:
         _require(control.setTcp(list(settings.tcp)), "the TCP")
     return control
+
+
+def keep_time(priority: int) -> None:
+    """Make this process one that keeps a cycle; before ur_rtde's threads start, which inherit it.
+
+    ``priority`` 1..99 (SCHED_FIFO) is required, PermissionError where it is not granted; with 0 a
+    low one is taken where that is permitted (`dexpie_ros.realtime`).
+    """
+    # A full collection takes longer than a cycle, and what there is by now stays to the end anyway.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    if not priority:
+        prefer_process()
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except PermissionError:
+        raise PermissionError(
+            "realtime_priority needs the right to set it: add `rtprio 99` for this user to "
+            "/etc/security/limits.conf, or set arm.realtime_priority=0"
+        ) from None
+
+
+def library_priority(settings: Ur5Config) -> int:
+    """What to tell ur_rtde, which takes 0 for "90" where the kernel is a real-time one."""
+    return settings.realtime_priority or -1
 
 
 def _require(done: bool, what: str) -> None:

@@ -27,7 +27,7 @@ from dexpie_ros.devices import ur5_wire as wire
 from dexpie_ros.devices import ur_dashboard, ur_kinematics
 from dexpie_ros.devices.arm_limits import MotionLimiter
 from dexpie_ros.devices.ur5_config import Ur5Config
-from dexpie_ros.devices.ur5_control import open_control
+from dexpie_ros.devices.ur5_control import keep_time, library_priority, open_control
 from dexpie_ros.devices.ur5_state import (
     PROTECTIVE_STOP,
     VARIABLES,
@@ -45,6 +45,8 @@ RECOVERY_PATIENCE = 1.0
 """s that a recovery waits for the robot to become ready."""
 MODEL_TOLERANCE = 0.03
 """m between measured TCP and the model's forward kinematics before it must be the wrong model."""
+AWAKE = 0.75
+"""Share of a cycle after which the next data may come."""
 HALTED = (
     "the controller halted its program: no inverse kinematics, watchdog expired, or stopped on the "
     "pendant; look at the robot, then ask for recovery"
@@ -97,11 +99,14 @@ class ArmProcess:
             raise Leave(Exit.UNREACHABLE, f"arm not reachable at {problem}; is the robot on?")
         from rtde_receive import RTDEReceiveInterface
 
-        self._set_priority()
+        try:
+            keep_time(settings.realtime_priority)
+        except PermissionError as error:
+            raise Leave(Exit.REFUSED, str(error)) from None
         try:
             self._receive = RTDEReceiveInterface(
                 host, settings.frequency, VARIABLES, False, settings.upper_registers,
-                settings.realtime_priority,
+                library_priority(settings),
             )  # fmt: skip
         except RuntimeError as error:
             raise Leave(Exit.UNREACHABLE, f"{self._where}: {error}") from None
@@ -177,6 +182,10 @@ class ArmProcess:
         Two free-running loops of the same rate would lose or double a state whenever their phases
         meet. Without data the loop goes on by itself, to keep the watchdog and the checks alive.
         """
+        now = time.monotonic()
+        early = self._cycle_at + AWAKE * self._period - now
+        if early > 0 and self._reader.waiting:
+            time.sleep(early)
         deadline = self._cycle_at + 1.5 * self._period
         while self._reader.waiting and time.monotonic() < deadline:
             time.sleep(self._period / 32)
@@ -298,18 +307,6 @@ class ArmProcess:
 
     def _on_terminate(self, *_: object) -> None:
         self._quit = True
-
-    def _set_priority(self) -> None:
-        if self._config.realtime_priority:
-            parameters = os.sched_param(self._config.realtime_priority)
-            try:
-                os.sched_setscheduler(0, os.SCHED_FIFO, parameters)
-            except PermissionError:
-                raise Leave(
-                    Exit.REFUSED,
-                    "realtime_priority needs the right to set it: add `rtprio 99` for this user to "
-                    "/etc/security/limits.conf, or set arm.realtime_priority=0",
-                ) from None
 
 
 def main(argv: list[str]) -> None:

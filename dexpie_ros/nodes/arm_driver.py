@@ -12,6 +12,7 @@ from dexpie_ros.devices.driver_parameters import ArmDriverParameters
 from dexpie_ros.devices.ur5 import ArmSample, Ur5
 from dexpie_ros.messages import BASE_FRAME
 from dexpie_ros.nodes.device_node import ArbiterCommands, DeviceNode
+from dexpie_ros.realtime import prefer_process
 from dexpie_ros.runtime import declare_config, run_node
 
 RATE_HZ = 125.0
@@ -19,6 +20,9 @@ RATE_HZ = 125.0
 
 class ArmDriver(DeviceNode):
     """Thin shell around `devices.ur5`; limits, interpolation and watchdog are the arm process's."""
+
+    scheduling = "ordinary"
+    """What came of asking for more, when this process started."""
 
     def __init__(self) -> None:
         super().__init__("arm_driver")
@@ -34,7 +38,10 @@ class ArmDriver(DeviceNode):
         self.drive(self._arm, self._publish_sample, RATE_HZ)
 
     def judge(self, status: Status) -> Status:
-        values = {"where": self._where, "hardware": self._hardware, **status.values}
+        values = {
+            "where": self._where, "hardware": self._hardware, "scheduling": self.scheduling,
+            **status.values,
+        }  # fmt: skip
         status = replace(status, values=values)
         problem = self._commands.problem()
         if status.level is Level.OK and problem:
@@ -57,6 +64,7 @@ class ArmDriver(DeviceNode):
 
 
 def main() -> int:
+    ArmDriver.scheduling = prefer_process()
     return run_node(ArmDriver)
 
 

@@ -11,6 +11,7 @@ from dexpie_ros.devices.device import Level, Status
 from dexpie_ros.devices.driver_parameters import HandDriverParameters
 from dexpie_ros.devices.inspire_hand import HandSample, InspireHand
 from dexpie_ros.nodes.device_node import ArbiterCommands, DeviceNode
+from dexpie_ros.realtime import prefer_process
 from dexpie_ros.runtime import declare_config, run_node
 
 RATE_HZ = 25.0
@@ -18,6 +19,9 @@ RATE_HZ = 25.0
 
 class HandDriver(DeviceNode):
     """Thin shell around `devices.inspire_hand`."""
+
+    scheduling = "ordinary"
+    """What came of asking for more, when this process started."""
 
     def __init__(self) -> None:
         super().__init__("hand_driver")
@@ -32,7 +36,10 @@ class HandDriver(DeviceNode):
         self.drive(self._hand, self._publish_sample, RATE_HZ)
 
     def judge(self, status: Status) -> Status:
-        status = replace(status, values={"hardware": self._hardware, **status.values})
+        status = replace(
+            status,
+            values={"hardware": self._hardware, "scheduling": self.scheduling, **status.values},
+        )
         problem = self._commands.problem()
         if status.level is Level.OK and problem:
             return replace(status, level=Level.WARN, message=problem)
@@ -52,6 +59,7 @@ class HandDriver(DeviceNode):
 
 
 def main() -> int:
+    HandDriver.scheduling = prefer_process()
     return run_node(HandDriver)
 
 
