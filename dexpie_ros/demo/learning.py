@@ -10,7 +10,6 @@ import torch
 
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.label import LabelConfig, label
-from dexpie_ros.critic.optimality import ScoringConfig
 from dexpie_ros.critic.settings import best
 from dexpie_ros.critic.train import train_critic
 from dexpie_ros.demo.collection import Bar
@@ -24,9 +23,9 @@ from dexpie_ros.training.train import ActorConfig, actor_preset, train_actor
 TAG = "demo"
 """Of the label sidecars."""
 
-LABELS = LabelConfig(scoring=ScoringConfig(demo_optimality="one"))
-"""The demonstrator of the demo is careful, so demonstrations are optimal, as in the paper; corrections
-are where they succeeded. (With careless demonstrators the critic should score them: `best`.)"""
+LABELS = LabelConfig()
+"""The demonstrator pauses, misses and tries again, so the critic scores demonstrations too;
+corrections are optimal where they succeeded."""
 
 
 def actor_settings(settings: DemoConfig, recipe: str) -> ActorConfig:

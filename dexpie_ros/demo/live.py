@@ -62,10 +62,16 @@ def _parameters(settings: DemoConfig) -> dict[str, object]:
         return {"ros__parameters": values}
 
     return {
-        "simulated_cell": section(disturbances=to_dict(lab.cell)["disturbances"]),
+        "simulated_cell": section(
+            disturbances=to_dict(lab.cell)["disturbances"], bottle=to_dict(lab.cell)["bottle"]
+        ),
         "simulated_operator": section(
             operator={
-                "limit": lab.operator.limit, "correction_limit": lab.operator.correction_limit,
+                "limit": lab.operator.limit,
+                "correction_limit": lab.operator.correction_limit,
+                "style": {"mess": lab.operator.style.mess},
+                "correction_style": {"mess": lab.operator.correction_style.mess},
+                "cell": {"bottle": to_dict(lab.cell)["bottle"]},
             }
         ),
     }  # fmt: skip

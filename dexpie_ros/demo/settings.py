@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -11,10 +12,11 @@ from dexpie_ros.simulation.cell import CellConfig
 from dexpie_ros.simulation.disturbances import DisturbanceConfig
 from dexpie_ros.simulation.lockstep import LockstepConfig
 from dexpie_ros.simulation.operator import OperatorConfig
+from dexpie_ros.simulation.tasks.bottle import BottleConfig
 
 Count = Annotated[int, Field(ge=1)]
 
-DEMONSTRATION_SEEDS, DEPLOYMENT_SEEDS, EVALUATION_SEEDS = 1_000, 20_000, 800_000
+DEMONSTRATION_SEEDS, DEPLOYMENT_SEEDS, EVALUATION_SEEDS = 1_000, 20_000, 900_000
 """First seed of each purpose: initial states of the evaluation are in no data."""
 
 
@@ -27,13 +29,13 @@ class DemoConfig:
     task: str = "bottle"
     live_demonstrations: Count = 5
     """Recorded by teleoperation through the live graph."""
-    lockstep_demonstrations: int = 15
+    lockstep_demonstrations: int = 40
     """Made by the lockstep runner with the same control, operator and recording code."""
     live_starts: Count = 4
     """Deployments on the live graph; a failed one is followed by a watched one of the same start."""
     live_corrections: int = 2
     """Go on deploying live until so many starts were corrected there (or all starts are used)."""
-    lockstep_starts: int = 46
+    lockstep_starts: int = 36
     iterations: Count = 4000
     """Of each actor, batch 256."""
     critic_epochs: Count = 40
@@ -44,10 +46,13 @@ class DemoConfig:
     realtime_evaluations: int = 2
     """Of these, so many in real time, where control jitter and latency mean something."""
     beta: float = 1.5
-    limit_s: float = 10.0
+    limit_s: float = 14.0
     """An episode that lasts longer has failed."""
+    mess: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """How untidy demonstrations are: pauses, detours, missed grasps, off-centre placements."""
+    correction_mess: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     workers: Count = 2
-    disturbances: DisturbanceConfig = DisturbanceConfig(slip=0.2)
+    disturbances: DisturbanceConfig = DisturbanceConfig()
 
 
 def quick() -> DemoConfig:
@@ -68,8 +73,17 @@ def quick() -> DemoConfig:
 
 def laboratory(settings: DemoConfig) -> LockstepConfig:
     """The simulated laboratory of the run; the live graph gets the same values as parameters."""
-    cell = CellConfig(task="bottle", disturbances=settings.disturbances)
-    operator = OperatorConfig(cell=cell, limit=settings.limit_s, correction_limit=settings.limit_s)
+    bottle = BottleConfig(regime="retry")  # a mistake costs time and can be made good
+    cell = CellConfig(task="bottle", bottle=bottle, disturbances=settings.disturbances)
+    plain = OperatorConfig()
+    operator = replace(
+        plain,
+        cell=cell,
+        limit=settings.limit_s,
+        correction_limit=settings.limit_s,
+        style=replace(plain.style, mess=settings.mess),
+        correction_style=replace(plain.correction_style, mess=settings.correction_mess),
+    )
     return LockstepConfig(cell=cell, operator=operator, operator_seed=settings.seed)
 
 

@@ -20,6 +20,9 @@ from dexpie_ros.runtime import abort, declare_config, run_node
 from dexpie_ros.simulation.cell import Cell, CellConfig, CellState, TaskName
 from dexpie_ros.simulation.disturbances import DisturbanceConfig
 from dexpie_ros.simulation.streams import JPEG_QUALITY, encode_jpeg, state_messages
+from dexpie_ros.simulation.tasks.bottle import BottleConfig
+from dexpie_ros.simulation.tasks.box import BoxConfig
+from dexpie_ros.simulation.tasks.drawer import DrawerConfig
 
 
 @config
@@ -33,6 +36,9 @@ class SimulatedCellParameters:
     images: bool = True
     width: int = 320
     height: int = 240
+    bottle: BottleConfig = BottleConfig()
+    drawer: DrawerConfig = DrawerConfig()
+    box: BoxConfig = BoxConfig()
     disturbances: DisturbanceConfig = DisturbanceConfig()
     jpeg_quality: int = JPEG_QUALITY
     command_timeout_s: float = 5.0
@@ -52,7 +58,13 @@ class SimulatedCell(ContractNode):
         self.parameters = declare_config(self, SimulatedCellParameters)
         p = self.parameters
         self._config = CellConfig(
-            task=p.task, width=p.width, height=p.height, disturbances=p.disturbances
+            task=p.task,
+            bottle=p.bottle,
+            drawer=p.drawer,
+            box=p.box,
+            width=p.width,
+            height=p.height,
+            disturbances=p.disturbances,
         )
         self._outputs = {
             topic: self.publisher(topic)
