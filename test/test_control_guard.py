@@ -1,5 +1,6 @@
 """What holds the robot besides its modes: silent streams, a second writer, stops of the drivers."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from dexpie_ros.control.guard import (
 from dexpie_ros.control.modes import Modes
 from dexpie_ros.control.session import label_of_fault
 from dexpie_ros.control.types import Mode
+from dexpie_ros.devices.ur5_process import HALTED
+from dexpie_ros.devices.ur5_state import RobotData
 
 MS = 1_000_000
 
@@ -83,6 +86,21 @@ def test_the_way_home_needs_no_policy_server():
     assert "silent" not in modes.reason
 
 
+def test_an_arm_that_measures_but_cannot_follow_holds_until_it_can():
+    """Its process connects anew: states come already, commands are not taken yet."""
+    guard, modes = deployed()
+    guard.device("arm_driver", 2, "connecting to 192.168.1.10")
+    guard.device("hand_driver", 2, "index: stall")
+    all_seen(guard, MS)
+    assert "arm_driver: connecting" in guard.check(modes, MS)
+    assert modes.mode is Mode.HOLD and "connecting" in modes.reason
+    assert modes.toggle()[0] is False
+    guard.device("arm_driver", 1, "holding: the commanded pose is out of the arm's reach")
+    all_seen(guard, 2 * MS)
+    assert guard.check(modes, 2 * MS) == "" and modes.mode is Mode.POLICY
+    assert modes._rebase != "no", "it is looked at where it stands"
+
+
 def test_a_hold_on_request_is_not_undone_by_fresh_streams():
     guard, modes = deployed()
     modes.request(Mode.HOLD)
@@ -110,6 +128,20 @@ def test_stops_of_the_drivers_are_faults_with_the_right_labels():
     assert fault_of_status("arm_driver", 1, "protective stop") == "", "only errors"
     assert fault_of_status("teleop", 2, "protective stop") == "", "only drivers"
     assert fault_of_status("arm_driver", 2, "no connection") == "", "the silent stream holds"
+
+
+def test_every_stop_that_waits_for_the_operator_is_a_fault():
+    """The stopped arm goes on measuring, so that nothing else would tell the arbiter."""
+    x = np.zeros(6)
+    states = [(7, safety) for safety in range(2, 10)] + [(robot, 1) for robot in range(-1, 9)]
+    for robot, safety in states:
+        data = RobotData(0, 0.0, x, x, np.eye(4), x, x, robot, safety)
+        fault = fault_of_status("arm_driver", 2, data.problem())
+        assert bool(fault) == bool(data.problem())
+        assert not fault or "arm_driver" in fault
+    assert fault_of_status("arm_driver", 2, HALTED)
+    assert label_of_fault(fault_of_status("arm_driver", 2, RobotData(
+        0, 0.0, x, x, np.eye(4), x, x, 7, 8).problem()))[0] == "aborted"  # fmt: skip
 
 
 @given(st.integers(1, 10**6), st.lists(st.booleans(), min_size=2, max_size=60))

@@ -135,6 +135,8 @@ class Player:
         if self.rebase == "always" or (self.rebase == "far" and far(last, measured)):
             last = measured
             allowed.reset(measured)
+        elif step.mode is Mode.FAULT and far(last, measured, 0.005, 0.02):
+            last = Command(measured.tcp, last.hand)  # stopped elsewhere: held there
         self.rebase = "no"
         # Stillness: whoever does not drive leaves the command as it is.
         if step.source is Source.HOLD:
@@ -164,9 +166,9 @@ class Player:
             assert len(step.upcoming) == min(4, max(1, step.remaining))
 
 
-def far(a: Command, b: Command) -> bool:
+def far(a: Command, b: Command, metres: float = 0.02, radians: float = 0.1) -> bool:
     distance, angle = q.distance_and_angle(a.tcp, b.tcp)
-    return distance > 0.02 or angle > 0.1
+    return distance > metres or angle > radians
 
 
 @pytest.mark.parametrize("block", range(10))

@@ -6,6 +6,7 @@ starting the other.
 """
 
 import numpy as np
+from arbiter_rig import running
 
 from dexpie_ros.control import quaternions as q
 from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
@@ -119,3 +120,37 @@ def test_transitions_are_smooth_from_random_states():
     assert largest["hand"] <= 1.5 / 0.4 + HAND
     assert largest["change"] <= SPEED * 1.1
     assert largest["jerk"] <= 2 * SPEED * 1.1 / DT**2
+
+
+def test_a_robot_that_was_stopped_on_its_way_is_held_where_it_stands():
+    """Recovered after a collision it must not go on to the command that made it collide."""
+    rig = running()
+    for _ in range(8):
+        rig.step()
+    commanded = rig.arbiter.last_command
+    stopped_at = commanded.tcp.position - [0.0, 0.03, 0.0]
+    moving = np.array([0.1, 0, 0, 0, 0, 0])
+
+    def measured(velocity, hand=0.3):
+        return RobotState(
+            rig.time, np.zeros(6), velocity, Pose(stopped_at, commanded.tcp.quaternion),
+            np.full(6, hand),
+        )  # fmt: skip
+
+    rig.arbiter.fault("protective stop: arm_driver: protective stop")
+    rig.robot = measured(moving)
+    assert rig.step().command is commanded, "still braking"
+    rig.robot = measured(np.zeros(6))
+    step = rig.step()
+    assert np.array_equal(step.command.tcp.position, stopped_at)
+    assert np.array_equal(step.command.hand, commanded.hand), "what it holds it goes on holding"
+    rig.robot = measured(np.zeros(6))
+    assert rig.step().command is step.command, "and stays there"
+    # a software stop, the arm within its servo's error: nothing moves
+    rig = running()
+    rig.step()
+    held = rig.step().command
+    rig.arbiter.fault("emergency stop")
+    near = Pose(held.tcp.position + np.array([0.0, 0.004, 0.0]), held.tcp.quaternion)
+    rig.robot = RobotState(rig.time, np.zeros(6), np.zeros(6), near, held.hand)
+    assert rig.step().command is held

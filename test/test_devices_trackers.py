@@ -155,14 +155,19 @@ class Scripted:
         return Reading(time.time_ns(), geometry.make_pose(np.eye(3), self.position))
 
 
-def test_a_jump_is_left_out_until_it_persists():
+def test_a_jump_is_left_out_until_everybody_has_noticed():
+    """Silence long enough for the arbiter to count the operator as lost and to anchor him anew."""
     source = Scripted()
     tracker = PoseTracker(source, rate_hz=500.0, max_speed=2.0)
     tracker.start()
     eventually(lambda: tracker.samples.count > 3)
     source.position = [1.0, 0.0, 0.0]
     eventually(lambda: tracker.rejected > 0)
+    last = tracker.newest()
+    assert "jumps" in tracker.status().message
     eventually(lambda: tracker.newest().pose.position[0] == 1.0)
+    silent = (tracker.samples.get().time_ns - last.time_ns) * 1e-9
+    assert silent > 0.4, "more than operator_s + reanchor_seconds"
     assert tracker.rejected >= 10
     tracker.stop()
 

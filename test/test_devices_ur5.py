@@ -118,6 +118,8 @@ def test_follows_commands_within_the_servo_lag(arm):
 
 def test_a_far_target_is_refused_and_the_arm_holds(arm):
     before = arm.newest().target
+    assert arm.command(before)
+    eventually(lambda: arm.newest().sequence == 1)
     assert arm.command(Pose(before.position + np.array([0.3, 0, 0]), before.quaternion))
     eventually(lambda: arm.newest().refused == 1)
     status = arm.status()

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,18 +178,6 @@ def test_the_operator_moves_the_emulated_arm_and_hand_and_it_is_recorded(cell: C
     assert 35 < float(np.median(np.diff(episode.time_ns))) * 1e-6 < 90
 
 
-@pytest.mark.parametrize(("axis", "amount"), [("x", "0.02"), ("rz", "-0.05"), ("index", "-0.3")])
-def test_a_jog_goes_the_way_that_was_asked_for(cell: Cell, axis: str, amount: str) -> None:
-    settled(cell)
-    command = [sys.executable, "-m", "dexpie_ros.cli", "jog", axis, amount]
-    jog = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    cell.until(lambda: jog.poll() is not None, "the jog did not end", timeout=60.0)
-    said, _ = jog.communicate()
-    assert jog.returncode == 0, said
-    assert f"{axis}: asked for {float(amount):+.3f}" in said
-    cell.until_mode(Mode.HOLD)
-
-
 def test_a_protective_stop_stops_everything_until_the_operator_recovers(cell: Cell) -> None:
     settled(cell)
     robot = cell.emulators["emulator_ur5"]
@@ -282,30 +268,6 @@ def test_without_a_heartbeat_of_the_arbiter_arm_and_hand_hold(cell: Cell) -> Non
     finally:
         os.kill(pid, signal.SIGCONT)
     cell.until_status("arm_driver", OK)
-
-
-def test_a_killed_arbiter_is_followed_as_soon_as_it_is_back(cell: Cell) -> None:
-    """Not only when DDS stops listing the dead one, after 20 s."""
-    settled(cell)
-    cell.kill("intervention_arbiter")
-    cell.until_status("arm_driver", WARN, "no /control/command")
-    assert cell.arm_stands_still()
-    cell.until_status("arm_driver", OK, timeout=12.0)
-    cell.until_status("hand_driver", OK, timeout=12.0)
-    cell.until_mode(Mode.HOLD)
-
-
-def test_a_killed_teleop_knows_the_operators_alignment_again(cell: Cell) -> None:
-    settled(cell)
-    vive, glove = cell.emulators["emulator_vive"], cell.emulators["emulator_manus"]
-    vive.ask("place", matrix=geometry.make_pose(np.eye(3), [0.0, 1.2, -0.3]).tolist())
-    glove.ask("hold", closed=0.0)
-    cell.until(lambda: bool(cell.call("/teleop/calibrate").success), "not aligned")
-    cell.until_status("teleop", OK, "following")
-    cell.kill("teleop")
-    cell.until_status("teleop", OK, "before this node was started anew")
-    glove.ask("hold")
-    vive.ask("place")
 
 
 def test_only_the_arbiter_is_obeyed(cell: Cell) -> None:

@@ -30,6 +30,9 @@ from dexpie_ros.control.types import (
     Source,
 )
 
+REST = 0.02
+"""rad/s of any joint below which a robot stands still."""
+
 
 @config
 class ArbiterConfig:
@@ -52,6 +55,11 @@ class ArbiterConfig:
     rebase_distance: float = Field(0.02, gt=0)
     """m; a robot found farther than this from its last command after a hold is taken as it is"""
     rebase_angle: float = Field(0.1, gt=0)
+    """rad, likewise"""
+    fault_distance: float = Field(0.005, gt=0)
+    """m; in FAULT a robot at rest farther than this from its command is held where it is: what
+    stopped it may be in the way, and it must not go on when it is recovered"""
+    fault_angle: float = Field(0.02, gt=0)
     """rad, likewise"""
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
 
@@ -207,6 +215,11 @@ class Arbiter(Modes):
                 self._rebase = "always"
         if self._rebase == "always" or last is None:
             self.limiter.reset(self._initial or measured)
+        elif self._mode is Mode.FAULT and _at_rest(robot):
+            distance, angle = distance_and_angle(last.tcp, measured.tcp)
+            if distance > self.config.fault_distance or angle > self.config.fault_angle:
+                # The fingers keep their command: they may be holding something.
+                self.limiter.reset(Command(measured.tcp, last.hand))
         self._rebase, self._initial = "no", None
 
     def _policy_step(
@@ -244,6 +257,11 @@ class Arbiter(Modes):
             following = self.executor.upcoming(time_ns + STEP_NS, n - 1)
             return (command, *self.limiter.preview(following))[:n]
         return (command,) * n
+
+
+def _at_rest(robot: RobotState) -> bool:
+    velocities = np.asarray(robot.joint_velocities, np.float64)
+    return bool(np.isfinite(velocities).all() and np.abs(velocities).max(initial=0.0) < REST)
 
 
 def _commandable(command: Command) -> bool:

@@ -19,8 +19,11 @@ from dexpie_ros.control.types import Mode
 
 ARM, TCP, HAND = "/arm/joint_states", "/arm/tcp_pose", "/hand/joint_states"
 POLICY, SESSION = "/policy/status", "session"
+ARM_DRIVER = "arm_driver"
 ERROR = 2
 """Level of a diagnostic status."""
+RECOVERY = "ask for recovery"
+"""What the status of every stop of the arm tells a person to do."""
 REMEMBERED = 250
 """Own commands that are known again: ten seconds."""
 VOICE_NS = 500_000_000
@@ -57,18 +60,26 @@ class Guard:
         self._watched = {stream.name for stream in streams}
         self._sent: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._holding = False
+        self._arm = ""
 
     def seen(self, stream: str, now_ns: int, age_ns: int = 0) -> None:
         """A message of ``stream`` arrived whose content is ``age_ns`` old; unknown ones are ignored."""
         if stream in self._watched:
             self._monitor.seen(stream, now_ns - max(0, age_ns))
 
+    def device(self, name: str, level: int, message: str) -> None:
+        """A status of /diagnostics. An arm that cannot follow goes on measuring: without this the
+        commands would run away from it.
+        """
+        if name == ARM_DRIVER:
+            self._arm = f"{name}: {message}" if level >= ERROR else ""
+
     def check(self, arbiter: Modes, now_ns: int, policy: bool = True) -> str:
         """Before every step, and while none can be made: hold or go on; what is missing, or "".
 
         ``policy`` False: what drives in POLICY is not the policy server (the way home).
         """
-        problem = self._monitor.problem(now_ns)
+        problem = self._monitor.problem(now_ns) or self._arm
         if problem:
             arbiter.hold(problem)
             self._holding = True
@@ -138,8 +149,9 @@ def fault_of_status(name: str, level: int, message: str) -> str:
     if level < ERROR or not name.startswith(("arm", "hand", "simulated_cell")):
         return ""
     text = message.lower()
-    # a halted arm goes on sending its state, so nothing but its status tells
+    # a stopped arm goes on sending its state, so nothing but its status tells
     for known in (PROTECTIVE_STOP, EMERGENCY_STOP, "halted its program", "safeguard stop"):
         if known in text:
             return f"{known}: {name}: {message}"
-    return ""
+    # whatever else waits for the operator: safety violation, brakes, power, ...
+    return f"stopped: {name}: {message}" if RECOVERY in text else ""

@@ -40,6 +40,11 @@ class ArmLimits:
     """m between the pose being sent and a new target; a target further away is refused."""
     max_turn: float = 0.5
     """rad, the same for the rotation."""
+    first_step: float = 0.025
+    """m, the same for the first target after a start or a stop: the arm is where it is, and whoever
+    commands must have noticed (the arbiter takes it as measured beyond 0.02 m)."""
+    first_turn: float = 0.12
+    """rad, likewise (0.1 rad)."""
     max_joint_speed: float = 2.0
     """rad/s of any joint (the UR5's own limit is 3.14); stops the arm near singularities."""
     reach_margin: float = 0.02
@@ -51,7 +56,7 @@ class ArmLimits:
                 raise ValueError(f"workspace {axis}: low {low} must be below high {high}")
         for name in (
             "max_speed", "max_angular_speed", "max_acceleration", "max_angular_acceleration",
-            "max_step", "max_turn", "max_joint_speed",
+            "max_step", "max_turn", "max_joint_speed", "first_step", "first_turn",
         ):  # fmt: skip
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be positive and finite")
@@ -72,6 +77,7 @@ class MotionLimiter:
     def reset(self, tcp: Array, joints: Array) -> None:
         """Start at rest from the actual pose (4, 4) and joints (6,)."""
         self.pose, self.joints = np.array(tcp), np.array(joints)
+        self._first = True
         self._from = self._goal = self._reference = self.pose
         self._progress = 1.0
         self._velocity, self._spin = np.zeros(3), np.zeros(3)
@@ -87,13 +93,20 @@ class MotionLimiter:
         if not np.all(np.isfinite(target)):
             return "the commanded pose is not finite"
         goal = np.array(target)
-        goal[:3, 3] = np.clip(goal[:3, 3], self._limits.workspace_low, self._limits.workspace_high)
-        step = float(np.linalg.norm(goal[:3, 3] - self.pose[:3, 3]))
+        here, limits = self.pose[:3, 3], self._limits
+        # An arm found outside of the box may stand there or come in, but not be moved unasked.
+        low, high = np.minimum(limits.workspace_low, here), np.maximum(limits.workspace_high, here)
+        goal[:3, 3] = np.clip(goal[:3, 3], low, high)
+        step = float(np.linalg.norm(goal[:3, 3] - here))
         turn = float(geometry.rotation_angle(self.pose[:3, :3], goal[:3, :3]))
-        if step > self._limits.max_step:
-            return f"the commanded pose is {step:.3f} m away (limit {self._limits.max_step} m)"
-        if turn > self._limits.max_turn:
-            return f"the commanded pose is turned by {turn:.2f} rad (limit {self._limits.max_turn})"
+        farthest, widest = limits.max_step, limits.max_turn
+        if self._first:
+            farthest, widest = min(limits.first_step, farthest), min(limits.first_turn, widest)
+        if step > farthest:
+            return f"the commanded pose is {step:.3f} m away (limit {farthest} m)"
+        if turn > widest:
+            return f"the commanded pose is turned by {turn:.2f} rad (limit {widest})"
+        self._first = False
         self._from, self._goal, self._progress = self._reference, goal, 0.0
         return ""
 

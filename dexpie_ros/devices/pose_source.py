@@ -16,8 +16,9 @@ from dexpie_ros import geometry
 from dexpie_ros.devices.device import Backoff, Level, Worker
 from dexpie_ros.geometry import Array, Pose
 
-OUTLIERS = 10
-"""Impossibly fast readings in a row until the new place is believed."""
+RELOCATED_NS = 500_000_000
+"""After so long without a credible pose the new place is believed. The silence is meant: it is long
+enough for whoever follows to notice and to begin anew from there, instead of chasing the jump."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,6 @@ class PoseTracker(Worker[TrackerSample]):
         super().__init__(name, stale_after=0.2, backoff=backoff or Backoff(0.5, 2.0))
         self._source, self._period, self._max_speed = source, 1.0 / rate_hz, max_speed
         self._reason = ""
-        self._outliers = 0
         self.rejected = 0
         """Jumps that were left out."""
         self.invalid = 0
@@ -74,7 +74,7 @@ class PoseTracker(Worker[TrackerSample]):
 
     def _open(self) -> None:
         self._source.open()
-        self._due, self._outliers = time.monotonic(), 0
+        self._due = time.monotonic()
 
     def _close(self) -> None:
         self._source.close()
@@ -92,17 +92,15 @@ class PoseTracker(Worker[TrackerSample]):
             self.invalid += 1
             return
         if self._jumped(reading.pose[:3, 3], reading.time_ns):
-            self._outliers += 1
             self.rejected += 1
             self._reason = "the tracked position jumps; check lighthouses and reflections"
-            if self._outliers < OUTLIERS:
-                return
-        self._outliers, self._reason = 0, ""
+            return
+        self._reason = ""
         self.samples.put(TrackerSample(reading.time_ns, Pose.from_matrix(reading.pose)))
 
     def _jumped(self, position: Array, time_ns: int) -> bool:
         last = self.newest()
-        if last is None or time_ns - last.time_ns > 500_000_000:
+        if last is None or time_ns - last.time_ns > RELOCATED_NS:
             return False
         seconds = max((time_ns - last.time_ns) * 1e-9, 1e-3)
         moved = float(np.linalg.norm(position - last.pose.position))

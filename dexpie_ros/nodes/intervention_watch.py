@@ -76,6 +76,8 @@ class InterventionWatch:
         with self._lock:
             for status in message.status:
                 self._guard.seen(status.name, time.monotonic_ns())
-                fault = fault_of_status(status.name, status_level(status), status.message)
+                level = status_level(status)
+                self._guard.device(status.name, level, status.message)
+                fault = fault_of_status(status.name, level, status.message)
                 if fault:
                     self._arbiter.fault(fault)

@@ -150,14 +150,14 @@ class _Jogger:
         """Ask until the time is over, then for nothing; GraphError where the arbiter refuses."""
         from dexpie_ros.nodes.session_client import GraphError
 
-        if self._mode is not Mode.HOLD:
+        if not self._in(Mode.HOLD):
             raise GraphError(f"the robot does not hold: {self._reason}")
         began, moved = time.monotonic(), False
         try:
             while time.monotonic() - began < (seconds if moved else 1.0):
-                if not moved and self._mode is Mode.POLICY:
+                if not moved and self._in(Mode.POLICY):
                     began, moved = time.monotonic(), True  # the arbiter has begun
-                if moved and self._mode is not Mode.POLICY:
+                if moved and not self._in(Mode.POLICY):
                     raise GraphError(f"stopped on the way: {self._reason}")
                 self._ask(axis, velocity)
                 self._spin(PERIOD_S)
@@ -166,6 +166,9 @@ class _Jogger:
         if not moved:
             raise GraphError(f"the arbiter does not move: {self._reason}; its log says why")
         self._spin(SETTLE_S)
+
+    def _in(self, mode: Mode) -> bool:
+        return self._mode is mode
 
     def _ask(self, axis: str, velocity: float) -> None:
         node = self._node
