@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import socket
@@ -24,15 +25,24 @@ ARGUMENTS = [
 def served(root, results=()):
     """Address of a server for the episodes below ``root``."""
     pytest.importorskip("starlette", reason="needs the extra `web`: pip install -e '.[web]'")
-    import uvicorn
+    with _listening(application(root, results)) as address:
+        yield address
 
+
+def application(root, results=()):
     from dexpie_ros.web.app import make_app
     from dexpie_ros.web.library import Library
     from dexpie_ros.web.results import Results
 
+    return make_app(Library(root), Results([root, *results]), TOKEN)
+
+
+@contextlib.contextmanager
+def _listening(app):
+    import uvicorn
+
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    app = make_app(Library(root), Results([root, *results]), TOKEN)
     server = uvicorn.Server(
         uvicorn.Config(
             app, log_level="error", timeout_graceful_shutdown=1, lifespan="on", ws="none"
@@ -50,6 +60,50 @@ def served(root, results=()):
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+class Stand:
+    """One server for a whole test module; what it serves changes from test to test."""
+
+    def __init__(self):
+        self.app, self.loop, self.address = None, None, ""
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        self.loop = asyncio.get_running_loop()
+        for kind in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{kind}.complete"})
+
+    @contextlib.contextmanager
+    def showing(self, root, results=()):
+        """Address at which the episodes below ``root`` are served meanwhile."""
+        self.app = application(root, results)
+        begun, done = threading.Event(), asyncio.Event()
+
+        async def live():
+            async with self.app.router.lifespan_context(self.app):
+                begun.set()
+                await done.wait()
+
+        life = asyncio.run_coroutine_threadsafe(live(), self.loop)
+        try:
+            assert begun.wait(30)
+            yield self.address
+        finally:
+            self.loop.call_soon_threadsafe(done.set)
+            life.result(30)
+
+
+@contextlib.contextmanager
+def standing():
+    """A :class:`Stand` that listens."""
+    pytest.importorskip("starlette", reason="needs the extra `web`: pip install -e '.[web]'")
+    stand = Stand()
+    with _listening(stand) as stand.address:
+        yield stand
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -90,9 +144,12 @@ def browser():
 
 @contextlib.contextmanager
 def opened(running, address, path="/", **context):
-    """A page of its own (own cookies); what fails in its scripts fails the test."""
-    own = running.new_context(**context)
-    page = own.new_page()
+    """A page; what fails in its scripts fails the test.
+
+    ``running``: a browser, for cookies of its own, or a context whose cookies and cache are used.
+    """
+    own = running.new_context(**context) if hasattr(running, "new_context") else None
+    page = (own or running).new_page()
     page.set_default_timeout(15_000)
     errors, foreign = [], []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -106,7 +163,7 @@ def opened(running, address, path="/", **context):
     page.goto(f"{address}{path}{joint}token={TOKEN}")
     ready(page)
     yield page
-    own.close()
+    (own or page).close()
     assert errors == []
     assert foreign == [], "something is loaded from elsewhere"
 

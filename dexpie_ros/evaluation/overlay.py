@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -46,6 +46,7 @@ def write_overlay(
     cameras: Sequence[str] = (),
     height: int = 360,
     rate: float = float(CONTROL_RATE_HZ),
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write an MP4 of one frame per control step; returns its path.
 
@@ -56,6 +57,8 @@ def write_overlay(
         cameras: Names, side by side; empty: all that were recorded.
         height: Of the pictures, px.
         rate: Frames per second; 25 is real time.
+        progress: Told frames done and in all after each; what it raises ends the work and leaves
+            no file.
 
     Raises:
         EvaluationError: labels of another length, or no video writer for MP4 in this OpenCV.
@@ -84,6 +87,8 @@ def write_overlay(
             lower = below.frame(t)
             upper = [_centred(_pictures([v[t] for v in views], height), width)] if names else []
             writer.write(np.concatenate([*upper, lower], axis=0))
+            if progress is not None:
+                progress(t + 1, len(episode))
         writer.release()
         os.replace(temporary, file)
     except BaseException:

@@ -5,7 +5,10 @@ Handlers are plain functions, which Starlette runs in threads: reading a bag blo
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +16,59 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dexpie_ros.control.keys import CAUSES
+from dexpie_ros.control.session import SessionConfig
 from dexpie_ros.episodes.annotations import AnnotationConflict, read_annotations
+from dexpie_ros.episodes.bag_reader import find_bag
 from dexpie_ros.episodes.episode import EpisodeError
 from dexpie_ros.web import editing, pictures
 from dexpie_ros.web.access import Access
+from dexpie_ros.web.checks import Checks
+from dexpie_ros.web.foxglove import layout
 from dexpie_ros.web.library import Library, UnknownEpisodeError
 from dexpie_ros.web.live_routes import LiveRoutes
+from dexpie_ros.web.quotas import quotas
 from dexpie_ros.web.results import Results
 from dexpie_ros.web.rows import row
 from dexpie_ros.web.series import series
+from dexpie_ros.web.videos import Videos
 
 STATIC = Path(__file__).parent / "static"
 PAGES = ("/", "/episode", "/compare", "/live", "/results")
 _LARGEST_REQUEST = 1 << 20
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _AGAIN = {"cache-control": "private, max-age=86400, immutable"}
-"""For pictures: their address names the state of the bag."""
+"""For what never changes at its address: that of a picture names the state of the bag."""
+_NEW = {"cache-control": "no-cache"}
 
 
-def make_app(library: Library, results: Results, token: str, cookie: str = "dexpie") -> Starlette:
-    """The application behind its token."""
-    site = _Site(library, results)
-    live = LiveRoutes()
+def make_app(
+    library: Library,
+    results: Results,
+    token: str,
+    cookie: str = "dexpie",
+    plan: SessionConfig | None = None,
+) -> Starlette:
+    """The application behind its token. ``plan``: whose quotas the table shows."""
+    site = _Site(library, results, plan)
+    live, videos = LiveRoutes(), Videos(library)
+    page, assets = _assets()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with live.lifespan(app):
+            yield
+        for work in (videos, site.checks):
+            await anyio.to_thread.run_sync(work.close)
+
     routes: list[BaseRoute] = [
-        *(Route(path, _page) for path in PAGES),
+        *(Route(path, lambda _: HTMLResponse(page, headers=_NEW)) for path in PAGES),
         Route("/api/episodes", site.episodes),
+        Route("/api/checks", site.misaligned),
         Route("/api/thumbnail", site.thumbnail),
         Route("/api/episode", site.episode),
         Route("/api/series", site.series),
@@ -51,19 +77,39 @@ def make_app(library: Library, results: Results, token: str, cookie: str = "dexp
         Route("/api/results", site.results),
         Route("/api/figures", site.figures),
         Route("/report", site.report),
+        Route("/bag", site.bag),
+        Route("/foxglove_layout.json", site.foxglove),
         *live.routes(),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        *videos.routes(),
+        Mount(assets, _Assets(directory=STATIC)),
     ]
     return Starlette(
         routes=routes,
         middleware=[Middleware(Access, token=token, cookie=cookie)],
         exception_handlers={EpisodeError: _unusable},
-        lifespan=live.lifespan,
+        lifespan=lifespan,
     )
 
 
-def _page(request: Request) -> Response:
-    return FileResponse(STATIC / "page.html", headers={"cache-control": "no-cache"})
+def _assets() -> tuple[str, str]:
+    """The page, and where it finds its scripts and styles: an address that names their content.
+
+    So a browser keeps them for good and still never runs old ones.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.iterdir()):
+        digest.update(path.read_bytes())
+    folder = f"/static/{digest.hexdigest()[:12]}"
+    return (STATIC / "page.html").read_text(encoding="utf-8").replace("/static", folder), folder
+
+
+class _Assets(StaticFiles):
+    """Static files that never change at their address."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_AGAIN)
+        return response
 
 
 async def _unusable(request: Request, error: Exception) -> Response:
@@ -76,8 +122,9 @@ async def _unusable(request: Request, error: Exception) -> Response:
 
 
 class _Site:
-    def __init__(self, library: Library, results: Results) -> None:
-        self._library, self._results = library, results
+    def __init__(self, library: Library, results: Results, plan: SessionConfig | None) -> None:
+        self._library, self._results, self._plan = library, results, plan
+        self.checks = Checks(library)
         self._small = pictures.SmallPictures()
 
     def episodes(self, request: Request) -> Response:
@@ -86,8 +133,12 @@ class _Site:
             {
                 "root": self._library.name,
                 "episodes": [row(name, entry) for name, entry in entries.items()],
+                "quotas": quotas(self._plan, entries.values()) if self._plan else [],
             }
         )
+
+    def misaligned(self, request: Request) -> Response:
+        return JSONResponse(self.checks.look())
 
     def thumbnail(self, request: Request) -> Response:
         directory = self._library.directory(_name(request))
@@ -151,6 +202,16 @@ class _Site:
         # Whatever the file holds, it runs nothing and reads nothing of this page.
         headers = {"content-security-policy": _REPORT_POLICY}
         return Response(data, media_type="text/html; charset=utf-8", headers=headers)
+
+    def bag(self, request: Request) -> Response:
+        """The whole recording, for other programs."""
+        name = _name(request)
+        file = find_bag(self._library.directory(name))
+        return FileResponse(file, media_type="application/octet-stream", filename=file.name)
+
+    def foxglove(self, request: Request) -> Response:
+        headers = {"content-disposition": 'attachment; filename="dexpie_foxglove_layout.json"'}
+        return JSONResponse(layout(), headers=headers)
 
 
 def _name(request: Request) -> str:

@@ -39,11 +39,21 @@ def add_parser(groups: Any) -> None:
         "--results", type=Path, action="append", default=[], metavar="DIR",
         help="where reports lie besides DIR (default: outputs)",
     )  # fmt: skip
+    parser.add_argument(
+        "--plan", type=Path, default=None, metavar="FILE",
+        help="a session's plan (YAML): the table shows what is still wanted of every stage",
+    )  # fmt: skip
+    parser.add_argument(
+        "--foxglove-layout", type=Path, default=None, metavar="FILE",
+        help="write a layout for Foxglove (JSON, to be imported there) and end",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
+    if options.foxglove_layout is not None:
+        return _write_layout(options.foxglove_layout)
     try:
         import uvicorn
 
@@ -53,10 +63,12 @@ def run(options: argparse.Namespace) -> int:
             raise
         raise WebError(f"{error.name} is missing; pip install 'dexpie_ros[web]'") from None
     from dexpie_ros.web.library import Library
+    from dexpie_ros.web.quotas import read_plan
     from dexpie_ros.web.results import Results
 
     if not options.root.is_dir():
         raise WebError(f"{options.root}: no such directory; name the one where episodes lie")
+    plan = None if options.plan is None else read_plan(options.plan)
     library = Library(options.root)
     count = len(library.entries())
     others = options.results or [Path(DEFAULT_ROOT)]
@@ -64,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     token = secrets.token_urlsafe(24)
     listening = listen(options.host, options.port)
     port = listening.getsockname()[1]
-    app = make_app(library, results, token, cookie=f"dexpie_{port}")
+    app = make_app(library, results, token, cookie=f"dexpie_{port}", plan=plan)
     server = uvicorn.Server(
         uvicorn.Config(
             app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=2
@@ -82,6 +94,18 @@ def run(options: argparse.Namespace) -> int:
         server.run(sockets=[listening])
     except KeyboardInterrupt:
         pass
+    return 0
+
+
+def _write_layout(path: Path) -> int:
+    from dexpie_ros import config
+    from dexpie_ros.web.foxglove import layout
+
+    try:
+        config.write_json(path, layout())
+    except OSError as error:
+        raise WebError(f"{path}: cannot be written: {error.strerror}") from None
+    print(f"{path}: in Foxglove choose Layouts, Import from file")
     return 0
 
 

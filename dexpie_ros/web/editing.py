@@ -23,6 +23,7 @@ from dexpie_ros.episodes.annotations import (
 )
 from dexpie_ros.episodes.episode import EpisodeError
 from dexpie_ros.web.library import Library
+from dexpie_ros.web.rows import quality
 
 PLAIN = ("outcome", "cause", "stage", "use_for_critic", "use_for_actor", "note")
 _BACK = re.compile(r"back to revision (\d+)")
@@ -40,11 +41,13 @@ def describe(library: Library, name: str) -> dict[str, Any]:
         "error": entry.error,
         "info": None,
         "streams": {},
+        "quality": [],
     }
     if entry.content is not None:
         streams = entry.content.statistics.get("streams", {})
         values["info"] = config.to_dict(entry.content.info)
         values["streams"] = streams if isinstance(streams, dict) else {}
+        values["quality"] = quality(entry.content)
     try:
         values["annotations"] = plain(read_annotations(entry.path), None)
     except EpisodeError as error:

@@ -62,7 +62,12 @@ def quality(content: EpisodeFile) -> list[list[str]]:
         for name, values in (streams.items() if isinstance(streams, dict) else ())
         if isinstance(values, dict) and name not in _ABOUT_THE_GRAPH
     }
+    early = content.statistics.get("ended_early", "")
+    if isinstance(early, str) and early:
+        flags.append(["cut short", f"the recording ended early: {early}"])
     dropped = {name: n for name, v in figures.items() if (n := _number(v, "dropped")) > 0}
+    if (waited := _number(content.statistics, "queue_dropped")) > 0:
+        dropped["before the disk"] = waited
     if dropped:
         text = ", ".join(f"{name} {n:g}" for name, n in dropped.items())
         flags.append(["dropped", f"messages lost while recording: {text}"])

@@ -78,6 +78,8 @@ def _labels(episode: Episode, problems: list[str]) -> dict[str, Any]:
         }
         found[tag] = {
             "value": _short(labels.value, 4),
+            "value_low": None if labels.value_low is None else _short(labels.value_low, 4),
+            "value_high": None if labels.value_high is None else _short(labels.value_high, 4),
             "advantage": _short(labels.advantage, 4),
             "optimality": _short(labels.optimality, 3),
             "critic": str(labels.meta.get("critic", "")),

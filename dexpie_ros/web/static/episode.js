@@ -1,11 +1,12 @@
 // One episode: cameras, time axis, judgement.
 
-import { get } from "./api.js";
+import { address, get } from "./api.js";
 import { Annotator } from "./annotate.js";
 import { choice, field, h, replace } from "./dom.js";
 import { bind } from "./keys.js";
 import { Cameras, Player, controls, playerKeys } from "./player.js";
 import { Timeline } from "./timeline.js";
+import { VideoMaker } from "./video.js";
 import { day, link, policy } from "./words.js";
 
 export async function show(main, query) {
@@ -34,7 +35,8 @@ export async function show(main, query) {
     timeline = new Timeline(series, player, tags[tags.length - 1]);
     timeline.annotated(annotator.state.current);
     const cameras = new Cameras(name, series, player);
-    replace(view, cameras.element, controls(player), labelChoice(series, tags, timeline, annotator),
+    const labels = labelChoice(series, name, tags, timeline, annotator);
+    replace(view, cameras.element, controls(player), labels.element,
       timeline.element, events(series, player));
     playerKeys(player, bind);
     bind([
@@ -42,6 +44,7 @@ export async function show(main, query) {
       ["Z", "farther", () => timeline.zoom(2)],
       ["e", "next event or change of driver", () => next(series, player, 1)],
       ["E", "the one before", () => next(series, player, -1)],
+      ...(labels.video ? [["v", "save as video", () => labels.video.start()]] : []),
     ]);
     player.seek(Number(query.get("step")) || 0);
     player.addEventListener("step", () => {
@@ -55,10 +58,12 @@ export async function show(main, query) {
     ["k", "episode before", () => { if (neighbours.before) location.href = link(neighbours.before); }],
     ["p", "compare with its pair", () => { if (about.info?.pair_id) location.href = compare(about); }],
   ]);
+  const remarks = [...about.quality.map(([word, story]) => `${word}: ${story}`), ...(series?.problems || [])];
   replace(main, heading(about, neighbours),
     broken ? h("div", { class: "error", role: "alert" }, h("strong", {}, "This recording cannot be shown. "), broken) : null,
-    series?.problems.length ? h("details", { class: "warning", open: series.problems.length < 3 }, h("summary", {}, `${series.problems.length} remarks on the recording`),
-      h("ul", {}, series.problems.map((text) => h("li", {}, text)))) : null,
+    remarks.length ? h("details", { class: "warning", open: remarks.length < 4 },
+      h("summary", {}, remarks.length === 1 ? "1 remark on the recording" : `${remarks.length} remarks on the recording`),
+      h("ul", {}, remarks.map((text) => h("li", {}, text)))) : null,
     h("div", { class: "columns" }, view, h("div", { class: "side" }, annotator.element, facts(about))));
 }
 
@@ -85,18 +90,22 @@ function heading(about, neighbours) {
       neighbours.at >= 0 ? h("span", { class: "note" }, `${neighbours.at + 1} of ${neighbours.count}`) : null));
 }
 
-function labelChoice(series, tags, timeline, annotator) {
-  if (!tags.length) return h("p", { class: "note" }, "No labels yet: `dexpie label` adds value, advantage and optimality.");
+function labelChoice(series, name, tags, timeline, annotator) {
+  if (!tags.length) return { element: h("p", { class: "note" }, "No labels yet: `dexpie label` adds value, advantage and optimality.") };
+  let shown = tags[tags.length - 1];
+  const video = new VideoMaker(name, () => shown);
   const about = (tag) => {
     const { critic, held_out: heldOut } = series.labels[tag];
     return `critic ${critic}${heldOut === true ? ", which has not seen this episode" : heldOut === false ? ", which learned from this episode" : ""}`;
   };
-  const note = h("span", { class: "note" }, about(tags[tags.length - 1]));
-  return h("div", { class: "labels" }, field("Labels", choice(tags.map((tag) => [tag, tag]), tags[tags.length - 1], (tag) => {
+  const note = h("span", { class: "note" }, about(shown));
+  const element = h("div", { class: "labels" }, field("Labels", choice(tags.map((tag) => [tag, tag]), shown, (tag) => {
+    shown = tag;
     timeline.label(tag);
     timeline.annotated(annotator.state.current);
     note.textContent = about(tag);
-  })), note);
+  })), note, video.element);
+  return { element, video };
 }
 
 // Steps at which something happens: events, and where another one drives.
@@ -134,6 +143,8 @@ function facts(about) {
     simulated: about.info.simulated ? "yes" : "no", code: Object.values(about.info.software).join(" "), directory: about.path,
     note: Object.keys(about.info.note).length ? JSON.stringify(about.info.note) : "" }) : [["directory", about.path]];
   return h("details", { class: "facts" }, h("summary", {}, "About the recording"),
+    h("p", { class: "note" }, h("a", { href: address("/bag", { episode: about.name }), download: "" }, "Download the bag"), " for Foxglove or Rerun; a ",
+      h("a", { href: "/foxglove_layout.json", download: "" }, "Foxglove layout"), " for it."),
     h("dl", {}, pairs.filter(([, value]) => value !== "").flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, String(value))])),
     streams.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Stream", "Hz", "Lost", "Longest gap"].map((t) => h("th", { scope: "col" }, t)))),
       h("tbody", {}, streams.map(([name, v]) => h("tr", {}, h("td", {}, name), h("td", { class: "number" }, Number(v.rate_hz || 0).toFixed(1)),

@@ -24,13 +24,16 @@ class Table {
     this.wanted = Object.fromEntries(query);
     this.sorted = { by: query.get("sort") || "created", down: query.get("down") === "1" };
     this.totals = h("div", { class: "totals", "aria-live": "polite" });
+    this.stages = h("div", { class: "stages" });
+    this.checking = h("p", { class: "note checking", role: "status" });
+    this.quality = new Map();
     this.body = h("tbody");
     this.head = h("tr");
     this.more = h("div", { class: "more" });
     replace(main,
       h("h1", {}, "Episodes"),
       h("p", { class: "note" }, list.root),
-      this.filters(), this.totals,
+      quotas(list.quotas), this.filters(), this.totals, this.stages, this.checking,
       h("div", { class: "scroll", tabIndex: 0, role: "region", ariaLabel: "Table of episodes" },
         h("table", { class: "episodes" }, h("thead", {}, this.head), this.body)),
       this.more);
@@ -46,6 +49,37 @@ class Table {
       ["x", "clear all filters", () => this.clear()],
     ]);
     this.update();
+    this.check();
+  }
+
+  // Whether streams fit together takes a look into every bag: known some time after the list.
+  async check() {
+    let left = 1;
+    while (left) {
+      try {
+        const found = await get("/api/checks");
+        left = found.left;
+        this.checking.textContent = left ? `alignment looked at in ${found.of - left} of ${found.of} episodes` : "";
+        this.learn(found.flags);
+      } catch (error) {
+        this.checking.textContent = `alignment is not known: ${error.message}`;
+        return;
+      }
+      if (left) await new Promise((done) => { setTimeout(done, 700); });
+    }
+  }
+
+  learn(flags) {
+    const news = this.all.filter((row) => flags[row.name] && !row.flags.some(([word]) => word === flags[row.name][0]));
+    for (const row of news) {
+      row.flags.push(flags[row.name]);
+      this.quality.get(row.name)?.replaceChildren(...badges(row));
+    }
+    if (!news.length) return;
+    const [word] = flags[news[0].name];
+    if (![...this.flag.options].some((option) => option.value === word)) this.flag.append(h("option", { value: word }, word));
+    if (this.wanted.flag) this.flag.value = this.wanted.flag;
+    if (this.sorted.by === "flags" || !["*", "", undefined].includes(this.wanted.flag)) this.update();
   }
 
   filters() {
@@ -61,9 +95,10 @@ class Table {
       controls.push(field(key[0].toUpperCase() + key.slice(1), choice(options, this.wanted[key] ?? "*", set(key))));
     }
     const flags = [...new Set(this.all.flatMap((row) => row.flags.map(([word]) => word)))].sort();
+    this.flag = choice([["*", "any"], ["-", "no remarks"], ["+", "any remark"],
+      ...flags.map((word) => [word, word])], this.wanted.flag ?? "*", set("flag"));
     controls.push(
-      field("Quality", choice([["*", "any"], ["-", "no remarks"], ["+", "any remark"],
-        ...flags.map((word) => [word, word])], this.wanted.flag ?? "*", set("flag"))),
+      field("Quality", this.flag),
       field("Excluded", choice([["*", "any"], ["no", "from nothing"], ["critic", "from the critic"],
         ["actor", "from the actor"]], this.wanted.excluded ?? "*", set("excluded"))));
     const share = (key, text, initial) => {
@@ -115,7 +150,9 @@ class Table {
     sessionStorage.setItem("list", JSON.stringify(this.rows.map((row) => row.name)));
     this.drawHead();
     this.drawTotals();
+    replace(this.stages, byStage(this.rows));
     this.shown = 0;
+    this.quality.clear();
     this.body.replaceChildren();
     this.extend();
   }
@@ -123,7 +160,7 @@ class Table {
   drawHead() {
     const { by, down } = this.sorted;
     replace(this.head, h("th", { scope: "col" }, h("span", { class: "unseen" }, "Last picture")),
-      COLUMNS.map(([key, text]) => h("th", { scope: "col", "aria-sort": by === key ? (down ? "descending" : "ascending") : null },
+      COLUMNS.map(([key, text]) => h("th", { scope: "col", class: ["seconds", "human"].includes(key) ? "number" : "", "aria-sort": by === key ? (down ? "descending" : "ascending") : null },
         h("button", { type: "button", class: "sort", onclick: () => {
           this.sorted = { by: key, down: by === key && !down };
           this.update();
@@ -151,7 +188,7 @@ class Table {
 
   extend() {
     const next = this.rows.slice(this.shown, this.shown + AT_ONCE);
-    this.body.append(...next.map(line));
+    this.body.append(...next.map((row) => line(row, this.quality)));
     this.shown += next.length;
     this.more.textContent = this.shown < this.rows.length
       ? `${this.rows.length - this.shown} more below` : this.rows.length ? "" : "No episode fits the filters.";
@@ -170,11 +207,45 @@ class Table {
   }
 }
 
-function line(row) {
+const badges = (row) => row.flags.map(([word, story]) => h("span", { class: "flag", title: story }, word));
+
+// What the session's plan wants, where `dexpie web --plan` names one.
+function quotas(stages) {
+  if (!stages.length) return null;
+  return h("section", { class: "quotas", ariaLabel: "Quotas" }, stages.map(({ stage, have, wanted, share, complete }) =>
+    h("div", { class: "quota" }, h("strong", {}, stage || "all"), complete ? h("span", { class: "good" }, "✓ all there") : null,
+      h("meter", { min: 0, max: 1, value: share, ariaLabel: `${stage || "all"}: ${percent(share)} of what is wanted` }),
+      h("span", { class: "note" }, Object.entries(wanted).map(([name, n]) => `${name} ${have[name]} of ${n}`).join(" · ")))));
+}
+
+// The same figures for every stage of what is filtered.
+function byStage(rows) {
+  const whole = rows.filter((row) => row.status !== "broken");
+  const keys = [...new Set(whole.map((row) => [row.task, row.stage].filter(Boolean).join(", ")))].sort();
+  if (keys.length < 2) return [];
+  const kinds = [["demonstration", "Demonstrations"], ["deployment", "Deployments"], ["correction", "Corrections"], ["evaluation", "Evaluations"]]
+    .filter(([kind]) => whole.some((row) => row.kind === kind));
+  const cells = (of) => {
+    const failed = of.filter((row) => row.kind === "deployment" && row.outcome === "failure" && row.pair);
+    const corrected = new Set(of.filter((row) => row.kind === "correction" && row.outcome === "success").map((row) => row.pair));
+    return [...kinds.map(([kind]) => of.filter((row) => row.kind === kind).length),
+      ...["success", "failure"].map((name) => of.filter((row) => row.outcome === name).length),
+      failed.filter((row) => corrected.has(row.pair)).length, minutes(of.reduce((sum, row) => sum + row.seconds, 0))];
+  };
+  const heads = ["Task, stage", ...kinds.map(([, text]) => text), "Succeeded", "Failed", "Pairs", "Length"];
+  return [h("details", {}, h("summary", {}, `By stage (${keys.length})`), h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, heads.map((text, i) => h("th", { scope: "col", class: i ? "number" : "" }, text)))),
+    h("tbody", {}, keys.map((key) => h("tr", {}, h("th", { scope: "row" }, key || "none"),
+      cells(whole.filter((row) => [row.task, row.stage].filter(Boolean).join(", ") === key)).map((text) => h("td", { class: "number" }, text))))))))];
+}
+
+function line(row, quality) {
   const broken = row.status === "broken";
   const picture = broken ? h("span", { class: "no-picture" }, "broken") : h("img", {
     src: address("/api/thumbnail", { episode: row.name }), loading: "lazy", decoding: "async", alt: "",
     width: 72, height: 54, onerror: (event) => event.target.replaceWith(h("span", { class: "no-picture" }, "no picture")) });
+  const flags = h("td", {}, badges(row));
+  quality.set(row.name, flags);
   const excluded = [["critic", row.critic], ["actor", row.actor]].filter(([, used]) => !used);
   return h("tr", { class: broken ? "broken" : "" },
     h("td", {}, picture),
@@ -188,6 +259,5 @@ function line(row) {
     h("td", { title: row.policy }, policy(row.policy)),
     h("td", { class: "number" }, broken ? "" : `${row.seconds.toFixed(1)} s`),
     h("td", { class: "number" }, broken ? "" : percent(row.human)),
-    h("td", {}, row.flags.map(([word, story]) => h("span", { class: "flag", title: story }, word))),
-    h("td", { class: "note" }, day(row.created)));
+    flags, h("td", { class: "note" }, day(row.created)));
 }

@@ -4,6 +4,8 @@
 import { h, s } from "./dom.js";
 
 const HEIGHT = 100;
+// Who drives is told by height too, for those who cannot tell the colours.
+const TALL = { human: 46, blend: 34, policy: 22, hold: 10 };
 
 export class Timeline {
   constructor(series, player, tag) {
@@ -125,6 +127,12 @@ function curve(x, values, y, style) {
   return s("path", { d, class: `curve ${style}` });
 }
 
+// Between two rows that have a value at every step.
+function band(x, low, high, y) {
+  const way = (row) => row.map((v, i) => `${x[i]} ${y(v).toFixed(2)}`);
+  return s("path", { d: `M${way(high).join("L")}L${way(low).reverse().join("L")}Z`, class: "spread" });
+}
+
 function level(value, y, total, style) {
   return s("line", { x1: 0, x2: total, y1: y(value), y2: y(value), class: `level ${style}` });
 }
@@ -156,7 +164,8 @@ function build(series, labels) {
   const end = (i) => (i >= steps ? total : x[i]);
   const group = s("g", {});
   const bands = runs(series.source).map(({ value, start, end: stop }) =>
-    s("rect", { x: x[start], width: end(stop) - x[start], y: 0, height: 56, class: `band source-${series.sources[value]}` }));
+    s("rect", { x: x[start], width: end(stop) - x[start], y: 60 - TALL[series.sources[value]], height: TALL[series.sources[value]],
+      class: `band source-${series.sources[value]}` }));
   const flagged = runs(series.flagged).filter((run) => run.value).map(({ start, end: stop }) =>
     s("rect", { x: x[start], width: end(stop) - x[start], y: 0, height: 12, class: "mark-flag" }));
   const events = series.events.map(([t, text]) => s("line", { x1: t, x2: t, y1: 0, y2: HEIGHT, class: "mark-event" }, s("title", {}, text)));
@@ -168,9 +177,12 @@ function build(series, labels) {
     ...(flagged.length ? [["mark-flag", "out of tolerance"]] : [])])];
   lanes[0].marks = group;
   if (labels) {
-    const y = scale([labels.value]);
-    lanes.push(lane("Value", "", `value from ${fixed(Math.min(...labels.value), 2)} to ${fixed(Math.max(...labels.value), 2)}`,
-      [curve(x, labels.value, y, "one")], (i) => fixed(labels.value[i], 3), [], y.limits));
+    const { value, value_low: least, value_high: most } = labels;
+    const y = scale(least ? [value, least, most] : [value]);
+    lanes.push(lane("Value", "", `value from ${fixed(Math.min(...value), 2)} to ${fixed(Math.max(...value), 2)}${least ? "; band: 10 to 90 % of the critic's distribution" : ""}`,
+      [least ? band(x, least, most, y) : null, curve(x, value, y, "one")],
+      (i) => (least ? `${fixed(value[i], 3)} (${fixed(least[i], 2)} … ${fixed(most[i], 2)})` : fixed(value[i], 3)),
+      least ? [["line one", "mean"], ["spread", "10 to 90 %"]] : [], y.limits));
     const ya = scale([labels.advantage, [0, labels.q_low ?? 0, labels.q_high ?? 0]]);
     const thresholds = ["q_low", "q_high"].filter((key) => key in labels).map((key) => level(labels[key], ya, total, "dashed"));
     lanes.push(lane("Advantage", "", "advantage; dashed: thresholds of bad and good", [level(0, ya, total, "zero"), ...thresholds,

@@ -1,0 +1,138 @@
+"""Quality that takes a look into the bags, and quotas of a session's plan."""
+
+import argparse
+import json
+import time
+
+import factories
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra `web`: pip install -e '.[web]'")
+
+from web_pages import ask, served
+
+from dexpie_ros.config import ConfigError
+from dexpie_ros.control.session import SessionConfig, StageQuota
+from dexpie_ros.episodes.collection import Collection
+from dexpie_ros.episodes.reader import read_episode
+from dexpie_ros.web import checks as module
+from dexpie_ros.web.checks import Checks
+from dexpie_ros.web.commands import add_parser
+from dexpie_ros.web.library import Library
+from dexpie_ros.web.quotas import quotas
+from dexpie_ros.web.rows import quality
+
+SLOW_ARM = factories.Recipe(steps=24, state_rate_hz=8.0)
+
+
+def known(checks):
+    end = time.monotonic() + 60
+    while (found := checks.look())["left"]:
+        assert time.monotonic() < end, found
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "collection"
+    factories.write_episode(root / "good", factories.Recipe(steps=24))
+    factories.write_episode(root / "slow", SLOW_ARM)
+    return root
+
+
+@pytest.fixture
+def checks(root):
+    made = Checks(Library(root))
+    yield made
+    made.close()
+
+
+def test_steps_out_of_tolerance_are_counted(root, checks):
+    assert checks.look() == {"of": 2, "left": 2, "flags": {}}, "the list does not wait"
+    found = known(checks)
+    assert found["of"] == 2 and set(found["flags"]) == {"slow"}
+    word, story = found["flags"]["slow"]
+    flags = read_episode(root / "slow").flags
+    assert 0 < flags.sum() < len(flags)
+    assert word == "misaligned" and story.startswith(f"{flags.sum()} of 24 steps")
+    assert "15 ms" in story
+
+
+def test_only_what_changed_is_looked_at_again(root, checks, monkeypatch):
+    known(checks)
+    asked = []
+    look = module.misaligned
+    monkeypatch.setattr(module, "misaligned", lambda *a: asked.append(a[1]) or look(*a))
+    assert known(checks)["flags"].keys() == {"slow"} and asked == []
+    factories.write_episode(root / "again", SLOW_ARM)
+    (bag,) = (root / "slow").glob("*.mcap")
+    (good,) = (root / "good").glob("*.mcap")
+    bag.write_bytes(good.read_bytes())
+    monkeypatch.setattr("dexpie_ros.web.library.FRESH_S", -1.0)
+    assert known(checks)["flags"].keys() == {"again"}
+    assert sorted(asked) == ["again", "slow"]
+
+
+def test_a_broken_bag_ends_no_check(root, checks):
+    (bag,) = (root / "good").glob("*.mcap")
+    bag.write_bytes(b"\0" * 100)
+    assert set(known(checks)["flags"]) == {"slow"}
+    checks.close()
+    bag.write_bytes(b"\1" * 100)
+    assert checks.look()["left"] == 1, "closed: nothing works any more"
+    time.sleep(0.05)
+    assert checks.look()["left"] == 1
+
+
+def test_the_page_may_ask(root):
+    with served(root) as where:
+        end = time.monotonic() + 60
+        while (found := json.loads(ask(f"{where}/api/checks")[2]))["left"]:
+            assert time.monotonic() < end
+        assert found["flags"]["slow"][0] == "misaligned"
+
+
+def test_what_the_recorder_says_of_its_end_is_a_remark(tmp_path):
+    path = factories.write_episode(tmp_path / "e", factories.Recipe(steps=3))
+    (entry,) = Collection(path)
+    entry.content.statistics.update(silent=[], ended_early="the disk is full", queue_dropped=7)
+    assert quality(entry.content) == [
+        ["cut short", "the recording ended early: the disk is full"],
+        ["dropped", "messages lost while recording: before the disk 7"],
+    ]
+    entry.content.statistics.update(ended_early=3, queue_dropped="x")
+    assert quality(entry.content) == []
+
+
+def test_quotas_count_as_the_session_does(tmp_path):
+    def record(name, stage, kind, outcome, pair="", **more):
+        recipe = factories.Recipe(steps=3)
+        info = {"stage": stage, "kind": kind, "pair_id": pair, "outcome": outcome}
+        factories.write_episode(tmp_path / name, recipe, **info, **more)
+
+    record("a", "reach", "deployment", "failure", "p1")
+    record("b", "reach", "correction", "success", "p1")
+    record("c", "reach", "deployment", "success", "p2")
+    record("d", "reach", "evaluation", "success")
+    record("e", "reach", "deployment", "aborted")
+    record("f", "elsewhere", "deployment", "success")
+    plan = SessionConfig(
+        (StageQuota("reach", episodes=3, pairs=2), StageQuota("place", successes=4)),
+    )
+    reach, place = quotas(plan, Collection(tmp_path))
+    assert reach == {
+        "stage": "reach", "have": {"episodes": 3, "pairs": 1}, "wanted": {"episodes": 3, "pairs": 2},
+        "share": 0.75, "complete": False,
+    }  # fmt: skip
+    assert place["have"] == {"successes": 0} and place["share"] == 0.0
+
+
+def test_a_wrong_plan_is_refused_in_words(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("stages: [{name: reach, episods: 3}]")
+    options = parser.parse_args(["web", str(tmp_path), "--plan", str(plan)])
+    with pytest.raises(ConfigError, match="episods"):
+        options.run(options)
