@@ -214,3 +214,32 @@ def test_the_clutch_lets_the_operator_move_back_unnoticed():
     # 10 mm along the hand's own x, which now points along the world's y
     teleop.update(pose((0.9, 0.51, 0), (0, 0, math.pi / 2)), 80 * MS)
     np.testing.assert_allclose(teleop.follower().tcp.position, [0.11, 0, 0], atol=1e-12)
+
+
+def test_a_clock_that_was_set_back_does_not_freeze_the_operator():
+    """A simulation that began anew: its stamps start from the beginning."""
+    teleop = Teleop(TeleopConfig(position_cutoff_hz=2.0))
+    for k in range(5):
+        teleop.update(pose((k, 0, 0)), (10**4 + 40 * k) * MS)
+        teleop.update_glove(glove(0.1 * k), "right", (10**4 + 40 * k) * MS)
+    late = teleop.follower()
+    assert teleop.update(pose((50, 0, 0)), (10**4 + 120) * MS)
+    assert teleop.follower().tcp == late.tcp, "a late sample changes nothing"
+    teleop.update(pose((7, 0, 0)), 40 * MS)
+    teleop.update_glove(glove(0.9), "right", 40 * MS)
+    follower = teleop.follower(50 * MS)
+    assert follower is not None and follower.tcp.position[0] == 7.0
+    np.testing.assert_allclose(follower.hand, 0.9)
+    assert teleop.oldest_ns == 40 * MS
+    assert teleop.follower(300 * MS) is None, "and a silent device is lost again"
+
+
+def test_a_retargeting_that_gives_no_numbers_does_not_spoil_the_filter():
+    openings = iter([np.full(6, 0.5), np.full(6, math.nan), np.full(6, 0.6)])
+    teleop = Teleop(retargeting=lambda _: next(openings))
+    teleop.update_glove({}, "right", 0)
+    with pytest.raises(ValueError, match="not finite"):
+        teleop.update_glove({}, "right", 40 * MS)
+    teleop.update_glove({}, "right", 80 * MS)
+    teleop.update(pose(), 80 * MS)
+    assert np.isfinite(teleop.follower().hand).all()

@@ -15,6 +15,9 @@ from dexpie_ros.config import config
 from dexpie_ros.control.quaternions import as_quaternion, slerp
 from dexpie_ros.geometry import Array, Pose
 
+SET_BACK_NS = 500_000_000
+"""A stamp that is older than the last one by more than this is of a clock that was set back."""
+
 
 @config
 class FilterConfig:
@@ -33,6 +36,11 @@ def smoothing(cutoff_hz: float, seconds: float) -> float:
     return 1.0 if cutoff_hz <= 0 else 1.0 - math.exp(-2.0 * math.pi * cutoff_hz * seconds)
 
 
+def went_back(time_ns: int, last_ns: int) -> bool:
+    """Whether the clock was set back (a simulation that began anew), not only a sample late."""
+    return time_ns < last_ns - SET_BACK_NS
+
+
 class VectorFilter:
     """Deadband, low-pass and rate limit on a vector, component by component, in that order."""
 
@@ -47,9 +55,12 @@ class VectorFilter:
         self._value = self._accepted = None
 
     def __call__(self, value: Array, time_ns: int) -> Array:
-        """The filtered value at ``time_ns``; an older time than the last one changes nothing."""
+        """The filtered value at ``time_ns``; an older time than the last one changes nothing.
+
+        After a clock that was set back the next value passes unchanged.
+        """
         value = np.asarray(value, np.float64)
-        if self._value is None or self._accepted is None:
+        if went_back(time_ns, self._time_ns) or self._value is None or self._accepted is None:
             self._time_ns, self._accepted, self._value = time_ns, value, value
             return value
         seconds = (time_ns - self._time_ns) * 1e-9
@@ -83,8 +94,11 @@ class PoseFilter:
         self._value = None
 
     def __call__(self, pose: Pose, time_ns: int) -> Pose:
-        """The filtered pose at ``time_ns``; an older time than the last one changes nothing."""
-        if self._value is None:
+        """The filtered pose at ``time_ns``; an older time than the last one changes nothing.
+
+        After a clock that was set back the next pose passes unchanged.
+        """
+        if went_back(time_ns, self._time_ns) or self._value is None:
             self._time_ns, self._value = time_ns, pose
             return pose
         seconds = (time_ns - self._time_ns) * 1e-9

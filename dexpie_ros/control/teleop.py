@@ -17,7 +17,7 @@ from pydantic import Field
 
 from dexpie_ros.config import config
 from dexpie_ros.control.alignment import Alignment
-from dexpie_ros.control.filters import FilterConfig, PoseFilter, VectorFilter
+from dexpie_ros.control.filters import FilterConfig, PoseFilter, VectorFilter, went_back
 from dexpie_ros.control.quaternions import (
     compose,
     distance_and_angle,
@@ -119,7 +119,7 @@ class Teleop:
             return False
         tool = compose(tracker, self._mounting) if self._mounted else tracker
         self._raw = self._pose_filter(tool, time_ns)
-        self._tracker_ns = max(self._tracker_ns, time_ns)
+        self._tracker_ns = _newest(self._tracker_ns, time_ns)
         if self._let_go and self._frozen is None:
             self._frozen = self._tool(self._raw)
         return True
@@ -135,8 +135,10 @@ class Teleop:
             return False
         stamp = self._tracker_ns if time_ns is None else time_ns
         hand = self._retargeting(canonical_ergonomics(ergonomics, self.config.side))
+        if not np.isfinite(hand).all():
+            raise ValueError("glove: the retargeting gave openings that are not finite")
         self._hand = self._hand_filter(hand, stamp)
-        self._glove_ns = max(self._glove_ns, stamp)
+        self._glove_ns = _newest(self._glove_ns, stamp)
         return True
 
     def lost(self, time_ns: int | None = None) -> str:
@@ -227,3 +229,7 @@ class Teleop:
         if self._frozen is not None:
             return self._frozen
         return raw if self._offset is None else compose(self._offset, raw)
+
+
+def _newest(last_ns: int, time_ns: int) -> int:
+    return time_ns if went_back(time_ns, last_ns) else max(last_ns, time_ns)

@@ -100,7 +100,8 @@ class PoseTracker(Worker[TrackerSample]):
 
     def _jumped(self, position: Array, time_ns: int) -> bool:
         last = self.newest()
-        if last is None or time_ns - last.time_ns > RELOCATED_NS:
+        # also where the clock was set back: else nothing would be believed until it has caught up
+        if last is None or abs(time_ns - last.time_ns) > RELOCATED_NS:
             return False
         seconds = max((time_ns - last.time_ns) * 1e-9, 1e-3)
         moved = float(np.linalg.norm(position - last.pose.position))
