@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -193,7 +194,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionClie
         yield client, episodes
 
 
-def replay(client: SessionClient, *arguments: str) -> subprocess.CompletedProcess[str]:
+def replay(
+    client: SessionClient, *arguments: str, tend: Callable[[Any], None] = lambda _: None
+) -> subprocess.CompletedProcess[str]:
     """`dexpie episodes replay ... --execute` while this process' client goes on listening."""
     command = [
         sys.executable,
@@ -209,6 +212,7 @@ def replay(client: SessionClient, *arguments: str) -> subprocess.CompletedProces
         end = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < end:
             client.spin_for(0.05)
+            tend(process)
     finally:
         process.kill()
     out, err = process.communicate()
@@ -226,14 +230,15 @@ def test_a_recorded_episode_executed_again_reaches_the_same_outcome(
     first, again = read_episode(episodes / "demonstration"), read_episode(path)
     assert again.success and again.info.policy_id == "replay" and again.info.seed == SEED
     assert again.info.note == {"replay_of": "demonstration"}
-    assert not again.partial and not again.flags.any() and again.stalls.max() == 0
-    assert (again.source[10:] == Source.POLICY).all(), "driven by the recording, without a gap"
+    assert not again.partial and not again.flags.any()
     # Behind the approach the commands are the recorded ones, up to where it was judged.
     away = again.command_tcp[:, :3, 3] - first.command_tcp[20, :3, 3]
     start = int(np.linalg.norm(away, axis=1).argmin()) - 20
     assert start >= 8
     steps = min(len(first), len(again) - start)
     assert steps > 0.9 * len(first)
+    driven = slice(10, start + steps)
+    assert (again.source[driven] == Source.POLICY).all() and not again.stalls[driven].any()
     gap = again.command_tcp[start : start + steps, :3, 3] - first.command_tcp[:steps, :3, 3]
     assert np.linalg.norm(gap, axis=1).max() < 1e-9, "through the limits unchanged"
     infos = client.node.get_publishers_info_by_topic("/control/command")
@@ -255,4 +260,24 @@ def test_what_cannot_be_executed_is_refused_before_anything_moves(
     client.node.destroy_publisher(policy)
     assert done.returncode == 2 and "drives this graph already" in done.stderr, done.stderr
     assert sorted(path.name for path in episodes.iterdir()) == before
+    assert not client.running
+
+
+def test_an_interrupted_replay_ends_its_episode(live: tuple[SessionClient, Path]) -> None:
+    client, episodes = live
+    before = set(episodes.iterdir())
+    sent: list[int] = []
+
+    def interrupt(process: Any) -> None:
+        driving = client.running and client.step.command.source == Source.POLICY
+        if driving and not sent:
+            process.send_signal(signal.SIGINT)
+            sent.append(client.step.tick)
+
+    slow = factories.write_episode(episodes.parent / "slow", Recipe(steps=2000))
+    done = replay(client, str(slow), tend=interrupt)
+    assert sent and done.returncode == 130, done.stderr
+    assert "ended as aborted" in done.stderr
+    (path,) = set(episodes.iterdir()) - before
+    assert read_episode(path).outcome == "aborted"
     assert not client.running

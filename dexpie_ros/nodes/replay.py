@@ -15,6 +15,7 @@ from typing import Any
 
 import rclpy
 from rclpy.exceptions import InvalidTopicNameException
+from rclpy.signals import SignalHandlerOptions
 
 from dexpie_ros.contract import BY_NAME, Qos
 from dexpie_ros.episodes.episode import EpisodeError
@@ -44,7 +45,7 @@ class GraphReplay:
         self.published = 0
         self._failure: Exception | None = None
         prepare_process()
-        rclpy.init()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is the caller's
         self.node = ContractNode("replay")
         try:
             self._outputs = self._advertise(clock)

@@ -97,6 +97,8 @@ def _with_keys(replay: GraphReplay) -> int:
 
 # -- through the arbiter ---------------------------------------------------------------------------
 def _execute(options: argparse.Namespace) -> int:
+    from rclpy.signals import uninstall_signal_handlers
+
     from dexpie_ros.episodes.reader import read_episode
     from dexpie_ros.nodes.replay_execute import GraphExecution
     from dexpie_ros.nodes.session_client import SessionClient
@@ -110,6 +112,7 @@ def _execute(options: argparse.Namespace) -> int:
     if episode.partial:
         raise EpisodeError(f"{entry.path}: is partial; only a whole recording is executed")
     with SessionClient("replay") as client:
+        uninstall_signal_handlers()  # Ctrl-C must leave the means to end the episode
         run = GraphExecution(client, episode)
         run.require_graph()
         length = len(run.execution) / 25
@@ -153,11 +156,10 @@ class _Teller:
         self._told = False
 
     def tell(self, run: GraphExecution) -> None:
-        execution = run.execution
-        if self._told or not (execution.done or execution.stopped):
+        if self._told or not (run.execution.done or run.stopped):
             return
         self._told = True
-        why = execution.stopped or "every command was executed; the robot holds"
+        why = run.stopped or "every command was executed; the robot holds"
         print(
             f"{why}. The episode ends when it is judged (keyboard, page), Ctrl-C aborts it",
             flush=True,

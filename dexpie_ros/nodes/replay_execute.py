@@ -20,6 +20,10 @@ from dexpie_ros.episodes.execution import POLICY_ID, Execution, recorded_command
 from dexpie_ros.messages import read_control_step
 from dexpie_ros.nodes.session_client import SessionClient
 
+LISTEN_S = 2.5
+"""Every node reports once a second: after so long it is known who else is there."""
+RUNNING = 2
+STOP_STEPS = 5
 SETTLE_STEPS = 25
 """Control steps from the last command to the verdict that was given beforehand."""
 
@@ -50,24 +54,30 @@ class GraphExecution:
         self._chunks = client.node.publisher("/policy/chunk")
         self._status = client.node.publisher("/policy/status")
         self._answers: list[tuple[Any, Any]] = []
-        self._answered_ns = self._done_ns = self._now_ns = 0
+        self._answered_ns = self._done_ns = self._now_ns = self._stopped_ns = 0
         self._count = 0
         self._active, self._name = False, ""
         self._session: Any = None
+        self.stopped = ""
+        """Why the recording stopped driving before its end and before the episode's."""
+        self._world_heard = False
+        self._nodes_heard: set[str] = set()
         client.node.subscribe("/control/step", self._on_step)
         client.node.subscribe("/session/state", self._on_session)
+        client.node.subscribe("/simulation/state", self._on_world, raw=True)
+        client.node.subscribe("/diagnostics", self._on_diagnostics)
 
     @property
     def simulated(self) -> bool:
-        """Whether what would move is a simulation."""
-        return self._client.node.count_publishers("/simulation/state") > 0
+        """Whether what would move is a simulation. By what was heard: discovery may lag behind."""
+        return self._world_heard
 
     def require_graph(self, patience_s: float = 60.0) -> None:
         """Until the graph is ready. EpisodeError where it is not one for this recording, GraphError
         where it does not become ready.
         """
         self._client.wait_ready(patience_s)
-        self._client.spin_for(1.0)  # until who else is there is known
+        self._client.spin_for(LISTEN_S)
         task = self._episode.info.task
         if task and self._session is not None and self._session.task != task:
             raise EpisodeError(
@@ -76,6 +86,7 @@ class GraphExecution:
             )
         infos = self._client.node.get_publishers_info_by_topic("/policy/chunk")
         others = {info.node_name for info in infos} - {self._client.node.get_name()}
+        others |= self._nodes_heard & {"policy_server"}
         if others or len(infos) > 1:
             raise EpisodeError(
                 f"{', '.join(sorted(others)) or 'another replay'} drives this graph already; replay "
@@ -137,10 +148,16 @@ class GraphExecution:
         except EpisodeError:
             content = None  # `episodes list` says what is wrong with it
         return Executed(
-            self._name, execution.executed, len(execution), execution.stopped,
+            self._name, execution.executed, len(execution), self.stopped,
             execution.deviation, content.info.outcome if content else "",
             str(directory) if content else "",
         )  # fmt: skip
+
+    def _on_world(self, _: bytes) -> None:
+        self._world_heard = True
+
+    def _on_diagnostics(self, message: Any) -> None:
+        self._nodes_heard |= {status.name for status in message.status}
 
     def _on_session(self, message: Any) -> None:
         self._session = message
@@ -160,6 +177,16 @@ class GraphExecution:
             publisher.publish(answer)
         if self.execution.done and not self._done_ns:
             self._done_ns = step.time_ns
+        self._note_stop(step.time_ns)
+
+    def _note_stop(self, now_ns: int) -> None:
+        """The arbiter also holds when the episode ends, and may say so before the session does."""
+        if not self.execution.stopped:
+            return
+        self._stopped_ns = self._stopped_ns or now_ns
+        running = self._session is not None and self._session.phase == RUNNING
+        if running and now_ns - self._stopped_ns >= STOP_STEPS * STEP_NS:
+            self.stopped = self.execution.stopped
 
     def _answer(self, step: ControlStep) -> list[tuple[Any, Any]]:
         make, chunk = self._client.node.messages, self.execution.answer(step)
