@@ -229,3 +229,6 @@ def test_the_robot_dies(live: LiveGraph) -> None:
     live.until(lambda: live.session.phase == 0, "the episode is over")
     assert live.ask("/intervention/clear_fault")[0]
     live.start("after-robot")
+    # the operator's side follows the new clock
+    live.until(lambda: live.ask("/intervention/force")[0], "the operator may take over")
+    live.until(lambda: live.reason == "the operator drives", "the operator drives")
