@@ -18,7 +18,7 @@ STREAM = {"name": "/control/step", "health": "fresh", "age": 0.02, "rate": 25.0,
 LIVE = {
     "ros": True, "heard": True, "mode": "human", "reason": "the operator drives", "aligned": True,
     "panel": ["[HUMAN] the operator drives", "alignment: GO"], "pictures": {"front": 1, "wrist": 1},
-    "streams": [STREAM, {**STREAM, "health": "late", "name": "/arm/tcp_pose"}],
+    "streams": [STREAM, {**STREAM, "health": "late", "name": "/camera/front/color/image_raw/compressed", "age": 3.21}],
     "complaints": [{"name": "arm", "level": 1, "message": "slow"}, {"name": "hand", "level": 2, "message": "gone"}],
 }  # fmt: skip
 """What the server says of a graph that runs; test_web_live.py asks a real one."""
@@ -100,6 +100,13 @@ def test_names_contrast_and_width(where, window, path):
             page.keyboard.press("?")
             assert page.evaluate(UNREADABLE.replace(", dialog", "")) == [], f"{scheme}: keys"
             page.keyboard.press("Escape")
+
+
+def test_an_old_picture_says_so(where, window):
+    with opened(window, where) as page:
+        visit(page, where, "/live")
+        captions = page.locator(".cameras figcaption").all_inner_texts()
+        assert captions == ["front, 3.2 s old", "wrist"]
 
 
 @pytest.mark.parametrize("path", PAGES)

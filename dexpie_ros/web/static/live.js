@@ -6,13 +6,45 @@ import { bind } from "./keys.js";
 
 const EVERY_MS = 200;
 
+// The newest picture of a camera. It stays until the next one is there, and says when it is old.
+class LiveCamera {
+  constructor(name) {
+    this.name = name;
+    this.canvas = h("canvas", { width: 320, height: 240, role: "img", ariaLabel: `camera ${name}` });
+    this.caption = h("figcaption", {}, name);
+    this.element = h("figure", {}, this.canvas, this.caption);
+  }
+
+  async update(state) {
+    const stream = state.streams.find((row) => row.name === `/camera/${this.name}/color/image_raw/compressed`);
+    const old = stream && stream.health !== "fresh" ? `, ${stream.age === null ? "no picture yet" : `${stream.age.toFixed(1)} s old`}` : "";
+    this.caption.textContent = this.name + old;
+    this.caption.className = old ? "old" : "";
+    const number = state.pictures[this.name];
+    if (!number || number === this.seen || this.busy) return;
+    this.busy = true;
+    const image = new Image();
+    image.src = address("/api/live/picture", { camera: this.name, number });
+    try {
+      await image.decode();
+      Object.assign(this.canvas, { width: image.naturalWidth, height: image.naturalHeight });
+      this.canvas.getContext("2d").drawImage(image, 0, 0);
+      this.canvas.dataset.number = number;
+      this.seen = number;
+    } catch {
+      // A picture that came broken; the next one is asked for at the next look.
+    }
+    this.busy = false;
+  }
+}
+
 export async function show(main) {
   const badge = h("div", { class: "mode", role: "status", ariaLabel: "Mode" });
   const note = h("div", { class: "live-note" });
   const panel = h("pre", { class: "panel", tabIndex: 0, ariaLabel: "The operator's panel" });
   const streams = h("tbody");
   const complaints = h("ul", { class: "complaints" });
-  const cameras = Object.fromEntries(["front", "wrist"].map((camera) => [camera, h("img", { alt: `camera ${camera}`, width: 320, height: 240 })]));
+  const cameras = ["front", "wrist"].map((camera) => new LiveCamera(camera));
   const command = async (body, text) => {
     try {
       const answer = await post("/api/live/command", {}, body);
@@ -43,7 +75,7 @@ export async function show(main) {
     keyOf[action] ? h("kbd", {}, keyOf[action]) : null);
   const plain = (text, request) => h("button", { type: "button", onclick: () => command(request, text) }, text);
   const body = h("div", { class: "live" },
-    h("div", { class: "cameras" }, Object.entries(cameras).map(([name, image]) => h("figure", {}, image, h("figcaption", {}, name)))),
+    h("div", { class: "cameras" }, cameras.map((camera) => camera.element)),
     h("div", { class: "live-side" }, badge, panel, complaints,
       h("div", { class: "buttons" }, button("emergency_stop", "Stop", "stop"), plain("Take over", { action: "take" }), plain("Give back", { action: "give" }),
         button("toggle", "Either"), button("hold", "Hold"), button("clear_fault", "Clear fault")),
@@ -53,7 +85,6 @@ export async function show(main) {
       ask, h("div", { class: "buttons" }, button("re_record", "Record again"), button("next_stage", "Next stage"))),
     h("div", { class: "scroll" }, h("table", {}, h("caption", {}, "Streams"), h("thead", {}, h("tr", {}, ["Stream", "Health", "Hz", "on the robot", "Age"].map((t) => h("th", { scope: "col" }, t)))), streams)));
   replace(main, h("h1", {}, "Live"), note, body);
-  const seen = {};
   const look = async () => {
     let state;
     try {
@@ -76,15 +107,7 @@ export async function show(main) {
     replace(complaints, state.complaints.map((c) => h("li", { class: c.level > 1 ? "bad" : "warn" }, `${c.name}: ${c.message}`)));
     replace(streams, state.streams.map((row) => h("tr", {}, h("td", {}, row.name), h("td", { class: ["fresh"].includes(row.health) ? "good" : row.health === "missing" ? "soft" : "bad" }, row.health),
       h("td", { class: "number" }, row.rate.toFixed(1)), h("td", { class: "number" }, row.nominal || "–"), h("td", { class: "number" }, row.age === null ? "–" : `${row.age.toFixed(2)} s`))));
-    for (const [name, image] of Object.entries(cameras)) {
-      const number = state.pictures[name];
-      if (number && number !== seen[name] && image.dataset.busy !== "yes") {
-        seen[name] = number;
-        image.dataset.busy = "yes";
-        image.onload = image.onerror = () => { image.dataset.busy = ""; };
-        image.src = address("/api/live/picture", { camera: name, number });
-      }
-    }
+    for (const camera of cameras) camera.update(state);
   };
   const loop = async () => {
     // A hidden tab asks for nothing; the server then leaves the graph.
