@@ -68,7 +68,7 @@ def visit(page, where, path):
     """Open a page and come to rest there; Live with a graph that is made up."""
     if path == "/live":
         picture = encode_jpeg(factories.synthetic_image(factories.Recipe(), 3, "front", _rng()))
-        page.route("**/api/live/state", lambda route: route.fulfill(json=LIVE))
+        page.route("**/api/live/state*", lambda route: route.fulfill(json=LIVE))
         page.route(
             "**/api/live/picture*",
             lambda route: route.fulfill(body=picture, content_type="image/jpeg"),
