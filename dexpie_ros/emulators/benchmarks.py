@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import resource
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from dexpie_ros.devices.ur5 import Ur5, Ur5Config
 from dexpie_ros.devices.vive_tracker import ViveConfig, vive_tracker
 from dexpie_ros.emulators.peer import Emulator
 from dexpie_ros.geometry import Pose
+from dexpie_ros.realtime import prefer_process
 
 START_TIMEOUT = 20.0
 
@@ -35,7 +37,12 @@ START_TIMEOUT = 20.0
 def arm(
     seconds: float, host: str = "127.0.0.90", model: Literal["ur5", "ur5e"] = "ur5"
 ) -> dict[str, float]:
-    """State rate, missed cycles and tracking error of a circle commanded at 25 Hz."""
+    """State rate, missed cycles and tracking error of a circle commanded at 25 Hz.
+
+    ``robot_hz`` is what the emulator itself got done: a controller has a computer of its own, and
+    where this one is too busy to stand in for it, the other figures say nothing.
+    """
+    scheduling = prefer_process()  # like arm_driver, in whose place this process stands
     with Emulator("ur5", "--host", host, "--model", model) as robot:
         limits = ArmLimits(workspace_low=(-0.9, -0.9, -0.1))
         device = Ur5(Ur5Config(host=host, model=model, limits=limits))
@@ -45,6 +52,8 @@ def arm(
         assert start is not None
         step, radius, turns = STEP_NS * 1e-9, 0.03, 0.25
         count, gaps, began = device.samples.count, [], time.monotonic()
+        since, states = robot.ask("time"), _States(device)
+        states.start()
         for tick in range(round(seconds / step)):
             phase = 2 * math.pi * turns * (tick + 1) * step
             offset = np.array([math.cos(phase) - 1, math.sin(phase), 0.0]) * radius
@@ -56,9 +65,14 @@ def arm(
         last = device.newest()
         assert last is not None
         elapsed = (last.time_ns - start.time_ns) * 1e-9
+        states.stop()
+        robot_hz = len(robot.ask("trace", since_ns=since)) / (time.monotonic() - began)
         device.stop()
         uploads = robot.ask("state")["uploads"]
     return {
+        "realtime": float(scheduling == "fifo"),
+        "robot_hz": robot_hz,
+        **states.figures(),
         "state_hz": (device.samples.count - count) / elapsed,
         "cycle_hz": (last.cycles - start.cycles) / elapsed,
         "missed_cycles": last.missed - start.missed,
@@ -67,6 +81,40 @@ def arm(
         "losses": device.losses,
         "uploads": uploads,
     }
+
+
+class _States(threading.Thread):
+    """Notes when each state was taken by the controller and when it came here."""
+
+    def __init__(self, device: Ur5) -> None:
+        super().__init__(name="states")
+        self._device, self._stopping = device, threading.Event()
+        self._times: list[tuple[float, float]] = []
+        """Controller's clock and from capture to arrival, s."""
+
+    def run(self) -> None:
+        seen = self._device.samples.count
+        while not self._stopping.is_set():
+            sample = self._device.wait(seen, 0.1)
+            if sample is not None:
+                seen = self._device.samples.count
+                age = (time.time_ns() - sample.time_ns) * 1e-9
+                self._times.append((sample.robot_time, age))
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
+
+    def figures(self) -> dict[str, float]:
+        """Intervals between the states that came, by the controller's clock, and their ages; ms."""
+        times = np.array(self._times) * 1e3
+        intervals = np.diff(times[:, 0])
+        return {
+            "interval_ms_p99": float(np.percentile(intervals, 99)),
+            "interval_ms_max": float(intervals.max()),
+            "age_ms_p50": float(np.median(times[:, 1])),
+            "age_ms_p99": float(np.percentile(times[:, 1], 99)),
+        }
 
 
 def hand(seconds: float) -> dict[str, float]:

@@ -25,6 +25,7 @@ from dexpie_ros.devices.ur_kinematics import MODELS
 from dexpie_ros.emulators import rtde
 from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 from dexpie_ros.emulators.ur_robot import HOME, PLAYING, Robot
+from dexpie_ros.realtime import prefer_process
 
 VERSIONS = {"ur5": (3, 15, 8, 106339), "ur5e": (5, 11, 1, 108318)}
 RTDE_PORT, DASHBOARD_PORT, SCRIPT_PORTS = 30004, 29999, (30001, 30002, 30003)
@@ -259,7 +260,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--unlock-delay", type=float, default=5.0, help="s after a protective stop")
     parser.add_argument("--joints", type=float, nargs=6, default=HOME, help="rad at the start")
     add_control(parser)
-    asyncio.run(run(parser.parse_args(argv)))
+    arguments = parser.parse_args(argv)
+    prefer_process()  # a controller has a computer of its own
+    asyncio.run(run(arguments))
 
 
 if __name__ == "__main__":
