@@ -31,6 +31,7 @@ from dexpie_ros.nodes.replay_commands import press, status
 from dexpie_ros.nodes.session_client import SessionClient
 from dexpie_ros.running_graph import RunningGraph
 from dexpie_ros.runtime import qos_profile
+from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
 
 SEED = 31_000
 STEPS = 100
@@ -281,3 +282,19 @@ def test_an_interrupted_replay_ends_its_episode(live: tuple[SessionClient, Path]
     (path,) = set(episodes.iterdir()) - before
     assert read_episode(path).outcome == "aborted"
     assert not client.running
+
+
+def test_in_real_time_the_arbiter_waits_for_nobody(tmp_path: Path) -> None:
+    """As on the robot: the recording must keep up with the arbiter, and is judged by its caller."""
+    (recorded,) = run_all(LockstepConfig(), [Task("demonstration", SEED)], tmp_path)
+    episodes = tmp_path / "episodes"
+    specs = stack("collect", rtf=1, lockstep=False, images="none", directory=str(episodes))
+    log = tmp_path / "graph.log"
+    with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
+        client.wait_ready(nodes=[spec.name for spec in specs])
+        done = replay(client, str(recorded.directory), "--outcome", "aborted")
+    assert done.returncode == 0, done.stderr + done.stdout
+    first, again = read_episode(recorded.directory), read_episode(next(iter(episodes.iterdir())))
+    if again.outcome == "aborted":  # else the operator was faster to judge it
+        assert f"{len(first)} of {len(first)} commands executed" in done.stdout
+    assert (again.source == Source.POLICY).sum() > 0.8 * len(first)

@@ -271,7 +271,8 @@ class InterventionArbiter(ContractNode):
             if not response.success:
                 return response
             policy, scene_ns = request.policy_id, stamp_ns(request.scene_stamp)
-            self._inputs.start_episode(bool(policy), scene_ns, replayed=policy == POLICY_ID)
+            replayed = self.parameters.lockstep and policy == POLICY_ID
+            self._inputs.start_episode(bool(policy), scene_ns, replayed)
             self._timing.clear()
             self._arrived_ns = time.monotonic_ns()  # the scene's set-up is no decision
             self._paused = False

@@ -138,7 +138,8 @@ def _execute(options: argparse.Namespace) -> int:
     if done.outcome:
         words += f"; outcome {done.outcome} (recorded: {episode.outcome or 'not judged'})"
     print(f"{words}; {done.directory or 'nothing was recorded'}")
-    return 1 if done.stopped else 0
+    whole = done.steps == done.of or done.outcome == episode.outcome != ""
+    return 0 if whole and not done.stopped else 1
 
 
 def _confirmed() -> bool:
