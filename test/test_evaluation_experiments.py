@@ -201,3 +201,23 @@ def test_a_tiny_ladder_from_end_to_end(tmp_path: Path) -> None:
     policy.unlink()
     left = set(_all_jobs(config)) - _finished(config, _all_jobs(config), tmp_path)
     assert {job.arm for job in left} == {PREPARE, "dexpie"}
+
+
+def test_vision_experiment_goes_all_the_way_and_keeps_what_is_there(tmp_path):
+    from dexpie_ros.evaluation.experiments.vision import VisionConfig, run_vision
+
+    settings = VisionConfig(
+        demonstrations=1, trials=1, limit_s=12.0, image_size=32, channels=(16, 32), iterations=2,
+        plain_iterations=2, workers=1,
+    )  # fmt: skip
+    said = []
+    content = run_vision(settings, tmp_path, said.append)
+    assert content["windows"] > 50 and content["demonstrations"] == 1
+    for name in ("vision", "objects", "blind"):
+        assert content["policies"][name]["n"] == 1
+    card = (tmp_path / "vision" / "policy" / "card.md").read_text()
+    assert "random initialisation, as asked for" in card
+    assert "1 demonstrations with images" in said
+    again = []
+    run_vision(settings, tmp_path, again.append)
+    assert "1 demonstrations with images" not in again

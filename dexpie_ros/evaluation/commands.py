@@ -94,6 +94,10 @@ def add_experiment(groups: Any) -> None:
     collision.add_argument("--output", type=Path, default=Path("outputs/collision"))
     _add_set(collision)
     collision.set_defaults(run=_collision)
+    vision = actions.add_parser("vision", help="a policy that sees images, beside two that do not")
+    vision.add_argument("--output", type=Path, default=Path("outputs/vision"))
+    _add_set(vision)
+    vision.set_defaults(run=_vision)
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
@@ -241,6 +245,27 @@ def _collision(options: argparse.Namespace) -> int:
     command = f"dexpie experiment collision --episodes {options.episodes} --plate {options.plate:g}"
     date = datetime.now(timezone.utc).isoformat(timespec="minutes")
     print(write_page(options.output, result, command, date))
+    return 0
+
+
+def _vision(options: argparse.Namespace) -> int:
+    import json
+
+    import torch
+
+    from dexpie_ros.evaluation.experiments.vision import VisionConfig, run_vision
+
+    torch.set_num_threads(1)
+    config = _overridden(VisionConfig(), options.set, "experiment vision")
+    with _line() as say:
+        content = run_vision(config, options.output, say)
+    for name, figures in content["policies"].items():
+        low, high = figures["interval"]
+        print(
+            f"{name:8} {figures['successes']}/{figures['n']} within {config.limit_s:g} s "
+            f"({100 * low:.1f} .. {100 * high:.1f} %), trained in {figures['train_s']:.0f} s"
+        )
+    print(json.dumps({"experiment": "vision", "figures": content["policies"]}))
     return 0
 
 
