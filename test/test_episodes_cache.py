@@ -79,7 +79,8 @@ def test_a_bag_that_rotted_is_not_cached_in_place_of_the_whole_one(tmp_path):
     cache = Cache(tmp_path / "cache", ONE)
     file = next(bag.glob("*.mcap"))
     whole = file.read_bytes()
-    file.write_bytes(whole[:50_000] + b"?" + whole[50_001:])
+    at = BagReader(file).chunk_offsets[2] + 200
+    file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     assert read_episode(bag).partial
     with pytest.raises(EpisodeError, match="damaged since it was recorded"):
         cache.load(bag)
