@@ -235,7 +235,8 @@ class Recording:
         try:
             action()
         except (OSError, EpisodeError, KeyError) as error:
-            self.error = f"{type(error).__name__}: {error}"
+            ours = isinstance(error, EpisodeError)
+            self.error = str(error) if ours else f"{type(error).__name__}: {error}"
             self._say(f"{ENDED_EARLY}: {error}")
 
     def _say(self, message: str) -> None:
