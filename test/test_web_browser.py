@@ -3,91 +3,19 @@
 import json
 import os
 import re
-import shutil
 
+import cv2
 import factories
 import pytest
-from web_pages import TOKEN, at_step, browser, opened, ready, standing
+from web_pages import TOKEN, at_step, opened, ready
 
-from dexpie_ros.critic.label import Labels
-from dexpie_ros.episodes.annotations import annotate, read_annotations
-from dexpie_ros.episodes.labels import write_labels
+from dexpie_ros.control.session import SessionConfig, StageQuota
 
-SEGMENT = {"images": True, "human": ((15, 30),)}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def pattern(tmp_path_factory):
-    """A failure with its correction, a demonstration, a broken bag; copied for every test."""
-    root = tmp_path_factory.mktemp("pattern") / "collection"
-    recipe = factories.Recipe(steps=45, images=True)
-    values = {"kind": "deployment", "policy_id": "bc-1", "pair_id": "pair-7"}
-    failed = factories.write_episode(
-        root / "e1-failed", recipe, outcome="failure", cause="tipped", stage="reach", **values
-    )
-    factories.write_episode(
-        root / "e2-corrected",
-        factories.Recipe(steps=45, **SEGMENT, events=((20, "grasped"),)),
-        **{**values, "kind": "correction"},
-    )
-    factories.write_episode(
-        root / "e3-shown", factories.Recipe(steps=20, human=((0, 20),)), kind="demonstration"
-    )
-    shutil.copytree(failed, root / "e4-broken")
-    (bag,) = (root / "e4-broken").glob("*.mcap")
-    bag.write_bytes(b"\0" * 1000)
-    described = root / "e4-broken/episode.json"
-    described.write_text(described.read_text().replace("e1-failed", "e4-broken"))
-    shutil.copytree(root / "e4-broken", root / "e5-lost")
-    (root / "e5-lost/episode.json").write_text("{")
-    ramp = [k / 44 for k in range(45)]
-    meta = {"critic": "abc", "q_low": 0.2}
-    write_labels(failed, "v0", Labels(ramp, ramp, ramp, meta))
-    low, high = [k / 88 for k in range(45)], [k / 44 + 0.5 for k in range(45)]
-    write_labels(failed, "v1", Labels(ramp, ramp, ramp, meta, low, high))
-    return root
-
-
-@pytest.fixture
-def root(pattern, tmp_path):
-    return shutil.copytree(pattern, tmp_path / "collection")
-
-
-@pytest.fixture(scope="module")
-def stand():
-    with standing() as stand:
-        yield stand
-
-
-@pytest.fixture
-def where(root, stand):
-    with stand.showing(root) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def window(chromium):
-    """One profile for all tests: what was loaded once is in its cache."""
-    context = chromium.new_context(accept_downloads=True)
-    yield context
-    context.close()
+pytest_plugins = ("web_fixtures",)
 
 
 def names(page):
     return page.locator(".episodes .name").all_inner_texts()
-
-
-def saved(page, revision):
-    """Until the page says that a revision was saved."""
-    page.wait_for_function(
-        "n => document.getElementById('said').textContent.includes(`revision ${n}`)", arg=revision
-    )
 
 
 def red(page, camera=0):
@@ -189,111 +117,75 @@ def test_labels_have_lanes(where, window):
         assert page.locator(".lane-advantage .level.dashed").count() == 1
 
 
-def test_annotate_by_mouse_and_undo(root, where, window):
-    with opened(window, where, "/episode?id=e2-corrected") as page:
-        page.get_by_label("Author").fill("ann")
-        page.get_by_label("Outcome").get_by_role("button", name="failure").click()
-        saved(page, 1)
-        page.get_by_label("Cause").fill("collision")
-        page.get_by_label("Cause").press("Enter")
-        saved(page, 2)
-        page.get_by_label("critic").uncheck()
-        saved(page, 3)
-        current = read_annotations(root / "e2-corrected").current
-        assert (current.outcome, current.cause, current.use_for_critic) == (
-            "failure",
-            "collision",
-            False,
-        )
-        assert read_annotations(root / "e2-corrected").history[1].author == "ann"
-        for revision in (4, 5):
-            page.get_by_role("button", name="Undo").click()
-            saved(page, revision)
-        current = read_annotations(root / "e2-corrected").current
-        assert (current.outcome, current.cause, current.use_for_critic) == ("failure", None, None)
-        assert page.get_by_label("critic").is_checked()
-        page.get_by_text("History").click()
-        assert page.locator(".history > li").count() == 5
-        page.locator(".history > li", has_text="cause: collision").get_by_role("button").click()
-        saved(page, 6)
-        assert read_annotations(root / "e2-corrected").current.cause == "collision"
-
-
-def test_annotate_with_keys_only(root, where, window):
-    start, step = factories.START_NS, 40_000_000
-    with opened(window, where, "/episode?id=e2-corrected&step=5") as page:
-        at_step(page, 5)
-        page.keyboard.press("f")
-        saved(page, 1)
-        page.keyboard.press("c")
-        page.keyboard.type("sf2[")  # in a field, letters are letters
-        page.keyboard.press("Enter")
-        saved(page, 2)
-        page.keyboard.press("2")
-        saved(page, 3)
-        page.keyboard.press("[")
-        for _ in range(3):
-            page.keyboard.press("ArrowRight")
-        at_step(page, 8)
-        page.keyboard.press("]")
-        saved(page, 4)
-        page.keyboard.press("b")
-        page.keyboard.type("place")
-        page.keyboard.press("Enter")
-        saved(page, 5)
-        current = read_annotations(root / "e2-corrected").current
-        assert (current.outcome, current.cause, current.use_for_actor) == ("failure", "sf2[", False)
-        # beside what was recorded, steps 15 to 30
-        assert [tuple(s) for s in current.interventions] == [
-            (start + 5 * step, start + 9 * step), (start + 15 * step, start + 30 * step),
-        ]  # fmt: skip
-        assert [tuple(s) for s in current.stages] == [(start + 8 * step, "place")]
-        for revision in (6, 7):
-            page.keyboard.press("u" if revision % 2 else "Control+z")
-            saved(page, revision)
-        assert read_annotations(root / "e2-corrected").current.interventions is None
-
-
-def test_two_browsers_no_edit_is_lost(root, where, chromium):
-    with (
-        opened(chromium, where, "/episode?id=e1-failed") as ann,
-        opened(chromium, where, "/episode?id=e1-failed") as bob,
-    ):
-        ann.get_by_label("Author").fill("ann")
-        ann.keyboard.press("Escape")
-        ann.get_by_label("Cause").fill("by ann")
-        ann.get_by_label("Cause").press("Enter")
-        saved(ann, 1)
-        bob.get_by_label("Cause").fill("by bob")
-        bob.get_by_label("Cause").press("Enter")
-        told = bob.get_by_role("alert")
-        told.wait_for()
-        assert "somebody else changed" in told.inner_text() and "ann saved" in told.inner_text()
-        assert "by bob" in told.inner_text(), "what was not saved is still to be seen"
-        assert read_annotations(root / "e1-failed").current.cause == "by ann"
-        bob.get_by_role("button", name="Save mine on top").click()
-        saved(bob, 2)
-        history = read_annotations(root / "e1-failed").history
-        assert [revision.annotation.cause for revision in history] == ["by ann", "by bob"]
-
-
-def test_an_edit_from_the_command_line_is_noticed_too(root, where, window):
+def test_a_video_is_made_while_one_looks(where, window, tmp_path):
     with opened(window, where, "/episode?id=e1-failed") as page:
-        annotate(root / "e1-failed", outcome="success", author="cli")
-        page.keyboard.press("a")
-        page.get_by_role("alert").wait_for()
-        page.get_by_role("button", name="Keep theirs").click()
-        pressed = page.locator(".choice[aria-pressed=true]").inner_text()
-        assert "success" in pressed
-        assert read_annotations(root / "e1-failed").revision == 1
+        with page.expect_download() as download:
+            page.keyboard.press("v")
+        file = tmp_path / "video.mp4"
+        download.value.save_as(file)
+        assert download.value.suggested_filename == "e1-failed_v1.mp4"
+        pictures = cv2.VideoCapture(str(file))
+        assert pictures.get(cv2.CAP_PROP_FRAME_COUNT) == 45
+        page.get_by_role("link", name="e1-failed_v1.mp4").wait_for()
+        button = page.get_by_role("button", name="Save as video")
+        assert button.is_enabled()
+        page.route(
+            "**/api/video*", lambda route: route.fulfill(status=422, json={"error": "no room"})
+        )
+        button.click()
+        page.get_by_text("No video: no room").wait_for()
+        assert button.is_enabled(), "may be tried again"
 
 
-def test_a_broken_bag_is_shown_as_such(root, where, window):
-    with opened(window, where, "/episode?id=e4-broken") as page:
-        assert "not an MCAP file" in page.get_by_role("alert").inner_text()
-        page.keyboard.press("2")
-        saved(page, 1)
-        assert read_annotations(root / "e4-broken").current.use_for_actor is False
+def test_a_video_shows_how_far_it_is_and_can_be_cancelled(where, window):
+    job = {"id": "1", "state": "running", "progress": 0.4, "error": "", "name": "v.mp4", "bytes": 0}
+
+    def answer(route):
+        if route.request.method == "POST" and "cancel" in route.request.post_data:
+            job["state"] = "cancelled"
+        route.fulfill(json=job)
+
+    with opened(window, where, "/episode?id=e1-failed") as page:
+        page.route("**/api/video*", answer)
+        page.keyboard.press("v")
+        page.get_by_text("40 %").wait_for()
+        assert page.get_by_role("progressbar", name="Video").get_attribute("value") == "0.4"
+        assert page.get_by_role("button", name="Save as video").is_disabled()
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_text("cancelled").wait_for()
+        assert page.get_by_role("button", name="Save as video").is_enabled()
+
+
+def test_misaligned_is_found_while_one_looks(root, where, window):
+    factories.write_episode(root / "e6-slow", factories.Recipe(steps=20, state_rate_hz=8.0))
+    with opened(window, where, "/?flag=misaligned") as page:
+        page.get_by_role("link", name="e6-slow").wait_for()
+        assert names(page) == ["e6-slow"]
+        assert page.get_by_label("Quality").input_value() == "misaligned"
+        badge = page.locator("tr", has_text="e6-slow").locator(".flag", has_text="misaligned")
+        assert "of 20 steps" in badge.get_attribute("title")
+        page.wait_for_function("document.querySelector('.checking').textContent === ''")
+        page.get_by_role("button", name="Clear").click()
+        page.wait_for_url(re.compile("/$"))
+        ready(page)
+        page.locator(".flag", has_text="misaligned").wait_for()
+        assert page.locator(".flag", has_text="misaligned").count() == 1
+        page.get_by_role("link", name="e6-slow").click()
+        page.get_by_text("steps out of tolerance").wait_for()
+
+
+def test_totals_by_stage_and_quotas(root, stand, window):
+    plan = SessionConfig((StageQuota("reach", failures=4), StageQuota("", pairs=0, successes=1)))
+    with stand.showing(root, plan=plan) as where, opened(window, where) as page:
+        stages = page.locator(".quota").all_inner_texts()
+        assert "reach" in stages[0] and "failures 2 of 4" in stages[0]
+        assert page.get_by_role("meter").first.get_attribute("value") == "0.5"
+        page.get_by_text("By stage (2)").click()
+        rows = [row.split("\t") for row in page.locator(".stages tbody tr").all_inner_texts()]
+        heads = page.locator(".stages thead tr").inner_text().split("\t")
+        reach = dict(zip(heads, rows[1]))
+        assert reach["Task, stage"] == "bottle, reach" and reach["Deployments"] == "2"
+        assert (reach["Failed"], reach["Succeeded"]) == ("2", "0")  # e4 is a copy of e1
 
 
 def test_wrong_token_and_unknown_episode(where, chromium):

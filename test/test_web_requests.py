@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 from urllib.parse import quote
 
@@ -76,6 +77,16 @@ def test_nothing_may_be_loaded_from_elsewhere(site):
     headers = ask(site[1] + "/")[1]
     assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
     assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_scripts_are_kept_by_the_browser_under_an_address_that_names_their_content(site):
+    page = ask(site[1] + "/")[2].decode()
+    (script,) = re.findall(r'src="(/static/[0-9a-f]{12}/main\.js)"', page)
+    status, headers, body = ask(site[1] + script)
+    assert status == 200 and headers["content-type"].startswith("text/javascript")
+    assert "immutable" in headers["cache-control"] and b"import" in body
+    assert ask(f"{site[1]}/static/000000000000/main.js")[0] == 404
+    assert ask(site[1] + "/")[1]["cache-control"] == "no-cache", "the page itself is asked for anew"
 
 
 def test_episodes_are_rows(site):

@@ -29,12 +29,12 @@ def served(root, results=()):
         yield address
 
 
-def application(root, results=()):
+def application(root, results=(), plan=None):
     from dexpie_ros.web.app import make_app
     from dexpie_ros.web.library import Library
     from dexpie_ros.web.results import Results
 
-    return make_app(Library(root), Results([root, *results]), TOKEN)
+    return make_app(Library(root), Results([root, *results]), TOKEN, plan=plan)
 
 
 @contextlib.contextmanager
@@ -78,9 +78,9 @@ class Stand:
             await send({"type": f"lifespan.{kind}.complete"})
 
     @contextlib.contextmanager
-    def showing(self, root, results=()):
+    def showing(self, root, **more):
         """Address at which the episodes below ``root`` are served meanwhile."""
-        self.app = application(root, results)
+        self.app = application(root, **more)
         begun, done = threading.Event(), asyncio.Event()
 
         async def live():

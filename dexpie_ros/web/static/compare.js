@@ -80,19 +80,19 @@ async function open(place, pair) {
   const longest = readable.reduce((a, b) => (b.steps > a.steps ? b : a));
   const clock = new Player(longest.seconds, longest.step_s);
   shared.player = clock;
-  const columns = both.map((series, i) => column([pair.a, pair.b][i], series, clock));
+  const columns = both.map((series, i) => column([pair.a, pair.b][i], series, clock, both[1 - i]));
   replace(place, controls(clock), h("div", { class: "two" }, columns));
   place.removeAttribute("aria-busy");
 }
 
-function column(row, series, clock) {
+function column(row, series, clock, beside) {
   const head = [h("h2", {}, h("a", { href: link(row.name) }, row.id)),
-    h("p", {}, outcome(row.outcome, row.cause), h("span", { class: "note" }, ` ${row.kind}, ${policy(row.policy) || "no policy"}, ${row.seconds.toFixed(1)} s`))];
+    h("p", {}, outcome(row.outcome, row.cause), h("span", { class: "note" }, ` · ${row.kind}, ${policy(row.policy) || "no policy"}, ${row.seconds.toFixed(1)} s`))];
   if (series.error) return h("section", {}, head, h("div", { class: "error" }, series.error));
   const own = new Player(series.seconds, series.step_s);
   clock.addEventListener("step", () => own.seek(own.at(clock.seconds[clock.step])));
   const tags = Object.keys(series.labels);
-  const timeline = new Timeline(series, own, tags[tags.length - 1]);
+  const timeline = new Timeline(series, own, tags[tags.length - 1], beside.error ? null : beside);
   // On the axis of the longer one, so that equal times lie at equal places.
   own.total = clock.total;
   timeline.view = [0, clock.total];

@@ -182,7 +182,7 @@ class Table {
     const all = this.rows.length === this.all.length ? "episodes" : `of ${this.all.length} episodes`;
     const broken = this.rows.filter((row) => row.status === "broken").length;
     replace(this.totals, cell(all, this.rows), kinds.length > 1
-      ? kinds.map((kind) => cell(kind, this.rows.filter((row) => row.kind === kind))) : [],
+      ? kinds.map((kind) => cell(`${kind}s`, this.rows.filter((row) => row.kind === kind))) : [],
     broken ? h("div", { class: "total" }, h("strong", {}, `${broken}`), " broken") : null);
   }
 

@@ -14,7 +14,7 @@ const PAGES = {
 const [title, load] = PAGES[location.pathname] || PAGES["/"];
 document.title = `${title} · dexpie`;
 for (const link of document.querySelectorAll("header.top nav a")) {
-  if (link.getAttribute("href") === location.pathname) link.setAttribute("aria-current", "page");
+  if (link.getAttribute("href") === location.pathname.replace(/^\/episode$/, "/")) link.setAttribute("aria-current", "page");
 }
 start();
 bind([["g", "go to the table of episodes", () => { location.href = "/"; }]]);

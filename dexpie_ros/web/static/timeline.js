@@ -8,8 +8,10 @@ const HEIGHT = 100;
 const TALL = { human: 46, blend: 34, policy: 22, hold: 10 };
 
 export class Timeline {
-  constructor(series, player, tag) {
+  // other: a series whose values have room on the same scales, so that two can be compared.
+  constructor(series, player, tag, other = null) {
     this.series = series;
+    this.other = other;
     this.player = player;
     this.view = [0, player.total];
     this.cursor = h("div", { class: "cursor" });
@@ -23,7 +25,7 @@ export class Timeline {
   }
 
   label(tag) {
-    this.lanes = build(this.series, this.series.labels[tag]);
+    this.lanes = build(this.series, this.series.labels[tag], this.other, this.other?.labels[tag]);
     this.rows.replaceChildren(...this.lanes.map((lane) => lane.element), this.cursor);
     this.zoom(1);
   }
@@ -92,8 +94,8 @@ function lane(name, unit, description, content, read, legend = [], limits = null
   const keys = legend.map(([style, text]) => h("span", { class: "key" }, h("i", { class: style }), text));
   const element = h("div", { class: `lane lane-${name.split(" ")[0].toLowerCase()}` },
     h("div", { class: "lane-name" }, h("strong", {}, name), unit ? ` ${unit}` : "", now, h("span", { class: "legend" }, keys)),
-    h("div", { class: "plot" }, svg, limits ? [h("span", { class: "limit upper", "aria-hidden": "true" }, limits[1]),
-      h("span", { class: "limit lower", "aria-hidden": "true" }, limits[0])] : null));
+    h("div", { class: "plot" }, svg),
+    h("div", { class: "limits", "aria-hidden": "true" }, limits ? [h("span", {}, limits[1]), h("span", {}, limits[0])] : null));
   return { name, svg, now, read, element };
 }
 
@@ -112,7 +114,7 @@ function scale(columns, least = null, most = null) {
   const pad = 0.06 * (high - low);
   const y = (v) => HEIGHT * (1 - (v - low + pad) / (high - low + 2 * pad));
   const digits = Math.max(0, Math.min(3, 1 - Math.floor(Math.log10(high - low))));
-  y.limits = [low.toFixed(digits), high.toFixed(digits)];
+  y.limits = [low, high].map((v) => v.toFixed(digits).replace(/^-(0\.?0*)$/, "$1"));
   return y;
 }
 
@@ -158,7 +160,10 @@ function marks(series, annotation) {
 
 const fixed = (value, digits, unit = "") => (value === null || value === undefined ? "–" : `${value.toFixed(digits)}${unit}`);
 
-function build(series, labels) {
+function build(series, labels, other, otherLabels) {
+  // Rows of both, for a scale.
+  const both = (rows) => [...rows(series), ...(other ? rows(other) : [])];
+  const judged = (rows) => [...rows(labels), ...(otherLabels ? rows(otherLabels) : [])];
   const { seconds: x, steps } = series;
   const total = x[steps - 1] + series.step_s;
   const end = (i) => (i >= steps ? total : x[i]);
@@ -178,30 +183,30 @@ function build(series, labels) {
   lanes[0].marks = group;
   if (labels) {
     const { value, value_low: least, value_high: most } = labels;
-    const y = scale(least ? [value, least, most] : [value]);
+    const y = scale(judged((l) => [l.value, l.value_low || [], l.value_high || []]));
     lanes.push(lane("Value", "", `value from ${fixed(Math.min(...value), 2)} to ${fixed(Math.max(...value), 2)}${least ? "; band: 10 to 90 % of the critic's distribution" : ""}`,
       [least ? band(x, least, most, y) : null, curve(x, value, y, "one")],
       (i) => (least ? `${fixed(value[i], 3)} (${fixed(least[i], 2)} … ${fixed(most[i], 2)})` : fixed(value[i], 3)),
       least ? [["line one", "mean"], ["spread", "10 to 90 %"]] : [], y.limits));
-    const ya = scale([labels.advantage, [0, labels.q_low ?? 0, labels.q_high ?? 0]]);
+    const ya = scale(judged((l) => [l.advantage, [0, l.q_low ?? 0, l.q_high ?? 0]]));
     const thresholds = ["q_low", "q_high"].filter((key) => key in labels).map((key) => level(labels[key], ya, total, "dashed"));
     lanes.push(lane("Advantage", "", "advantage; dashed: thresholds of bad and good", [level(0, ya, total, "zero"), ...thresholds,
       curve(x, labels.advantage, ya, "one")], (i) => fixed(labels.advantage[i], 3), [], ya.limits));
     const yo = scale([[0, 1]]);
     const word = (v) => (v > 2 / 3 ? "good" : v < 1 / 3 ? "bad" : "unclear");
-    const judged = runs(labels.optimality.map(word)).map(({ value, start, end: stop }) =>
+    const grounds = runs(labels.optimality.map(word)).map(({ value, start, end: stop }) =>
       s("rect", { x: x[start], width: end(stop) - x[start], y: 0, height: HEIGHT, class: `judged-${value}` }));
-    lanes.push(lane("Optimality", "", "optimality between 0 and 1", [...judged, curve(x, labels.optimality, yo, "ink")], (i) =>
+    lanes.push(lane("Optimality", "", "optimality between 0 and 1", [...grounds, curve(x, labels.optimality, yo, "ink")], (i) =>
       `${fixed(labels.optimality[i], 2)} ${word(labels.optimality[i])}`, [["judged-good", "good"], ["judged-unclear", "unclear"], ["judged-bad", "bad"]], ["0", "1"]));
   }
   const axes = ["x", "y", "z"];
-  const centre = series.position.map((column) => {
-    const there = column.filter((v) => v !== null);
+  const centre = axes.map((_, k) => {
+    const there = both((of) => [of.position[k]]).flat().filter((v) => v !== null);
     return there.reduce((sum, v) => sum + v, 0) / Math.max(1, there.length);
   });
   const centred = (columns) => columns.map((column, k) => column.map((v) => (v === null ? null : 100 * (v - centre[k]))));
   const [wanted, measured] = [centred(series.command_position), centred(series.position)];
-  const yp = scale([...wanted, ...measured]);
+  const yp = scale(both((of) => [...centred(of.command_position), ...centred(of.position)]));
   lanes.push(lane("Position", "cm from mean", "commanded and measured position", [
     ...measured.map((column, k) => curve(x, column, yp, `faint axis-${k}`)),
     ...wanted.map((column, k) => curve(x, column, yp, `thin axis-${k}`))],
@@ -212,7 +217,7 @@ function build(series, labels) {
     ...series.hand.map((column, k) => curve(x, column, yh, `faint finger-${k}`)),
     ...series.command_hand.map((column, k) => curve(x, column, yh, `thin finger-${k}`))],
   (i) => series.hand.map((column) => fixed(column[i], 2)).join(" "), series.hand_names.map((name, k) => [`line finger-${k}`, name]), ["0", "1"]));
-  const ye = scale([series.position_error_mm], 0);
+  const ye = scale(both((of) => [of.position_error_mm]), 0);
   lanes.push(lane("Tracking", "error, mm", "distance between command and measurement", [curve(x, series.position_error_mm, ye, "one")],
     (i) => `${fixed(series.position_error_mm[i], 1, " mm")} ${fixed(series.angle_error_deg[i], 1, "°")}`, [], ye.limits));
   const newest = (stamps, i) => {
@@ -222,7 +227,7 @@ function build(series, labels) {
   };
   const { alignment, latency } = series;
   if (alignment.seconds?.length) {
-    const y = scale([alignment.deg, [alignment.limit]], 0);
+    const y = scale(both((of) => [of.alignment.deg || [], [alignment.limit]]), 0);
     lanes.push(lane("Alignment", "wrist, deg", `angle between operator and robot, limit ${alignment.limit}`, [
       level(alignment.limit, y, total, "dashed"), curve(alignment.seconds, alignment.deg, y, "one")], (i) => {
       const k = newest(alignment.seconds, i);
@@ -230,7 +235,7 @@ function build(series, labels) {
     }, [], y.limits));
   }
   if (latency.seconds?.length) {
-    const y = scale([latency.ms], 0);
+    const y = scale(both((of) => [of.latency.ms || []]), 0);
     lanes.push(lane("Latency", "of chunks, ms", "time from observation to chunk", latency.ms.map((ms, k) =>
       s("line", { x1: latency.seconds[k], x2: latency.seconds[k], y1: y(0), y2: y(ms), class: "stem" })), (i) => {
       const k = newest(latency.seconds, i);
