@@ -7,6 +7,7 @@ Each group of commands lives with its room; here they are only put together. A u
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `| head` has seen enough; nor shall Python complain when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError) as error:
         # ConfigError, EpisodeError, PolicyError and their like are ValueErrors that say what to do.
         if not isinstance(error, ConfigError) and not _is_ours(error):

@@ -18,7 +18,7 @@ from dexpie_ros.episodes.episode import Episode, EpisodeError
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.episodes.execution import POLICY_ID, Execution, recorded_commands
 from dexpie_ros.messages import read_control_step
-from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.nodes.session_client import GraphError, SessionClient
 
 LISTEN_S = 2.5
 """Every node reports once a second: after so long it is known who else is there."""
@@ -72,7 +72,7 @@ class GraphExecution:
         """Whether what would move is a simulation. By what was heard: discovery may lag behind."""
         return self._world_heard
 
-    def require_graph(self, patience_s: float = 60.0) -> None:
+    def require_graph(self, patience_s: float = 30.0) -> None:
         """Until the graph is ready. EpisodeError where it is not one for this recording, GraphError
         where it does not become ready.
         """
@@ -129,7 +129,7 @@ class GraphExecution:
                 raise self._client.error(f"no control step for {patience_s:g} s")
             settled = self._done_ns and self._now_ns >= self._done_ns + SETTLE_STEPS * STEP_NS
             if outcome and settled:
-                self._client.end(outcome)
+                self._end(outcome)
                 break
         self._active = False
         return self._result()
@@ -137,8 +137,17 @@ class GraphExecution:
     def abort(self, cause: str) -> None:
         """End the episode as aborted, if it still runs."""
         if self._client.running:
-            self._client.end("aborted", cause)
+            self._end("aborted", cause)
         self._active = False
+
+    def _end(self, outcome: str, cause: str = "") -> None:
+        """Somebody else may end it at the same moment, and has then the last word."""
+        try:
+            self._client.end(outcome, cause)
+        except GraphError:
+            self._client.spin_for(0.5)
+            if self._client.running:
+                raise
 
     def _result(self) -> Executed:
         execution, state = self.execution, self._session
