@@ -10,6 +10,7 @@ from arbiter_rig import running
 
 from dexpie_ros.control import quaternions as q
 from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
+from dexpie_ros.control.takeover import wrong_frame
 from dexpie_ros.control.types import STEP_NS, Chunk, Command, Mode, RobotState, Source
 from dexpie_ros.geometry import Pose
 
@@ -154,3 +155,10 @@ def test_a_robot_that_was_stopped_on_its_way_is_held_where_it_stands():
     near = Pose(held.tcp.position + np.array([0.0, 0.004, 0.0]), held.tcp.quaternion)
     rig.robot = RobotState(rig.time, np.zeros(6), np.zeros(6), near, held.hand)
     assert rig.step().command is held
+
+
+def test_a_pose_of_another_world_is_not_gone_to():
+    assert wrong_frame("relative", "tracker_world") == wrong_frame("relative", "base") == ""
+    assert wrong_frame("absolute", "base") == ""
+    for frame in ("tracker_world", "", "tcp"):
+        assert "nobody is followed" in wrong_frame("absolute", frame)

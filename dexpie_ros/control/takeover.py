@@ -26,6 +26,19 @@ class Goal:
     blending: bool
 
 
+def wrong_frame(follow: str, frame: str) -> str:
+    """Why a follower given in ``frame`` must not be followed, or "".
+
+    Relative motion is the same in any world; a pose to go to must be one in `base`.
+    """
+    if follow == "absolute" and frame != "base":
+        return (
+            f"absolute mode, but /teleop/command is in {frame!r}, not in 'base': nobody is followed; "
+            "set follow: absolute for teleop as well"
+        )
+    return ""
+
+
 def smoothstep(s: float) -> float:
     """0 .. 1 with zero slope at both ends."""
     s = min(max(s, 0.0), 1.0)

@@ -19,6 +19,8 @@ from dexpie_ros.control.alignment import Alignment
 from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
 from dexpie_ros.control.guard import GuardConfig
 from dexpie_ros.control.homing import HomingConfig
+from dexpie_ros.control.jogging import JogConfig
+from dexpie_ros.control.takeover import wrong_frame
 from dexpie_ros.control.types import STEP_NS, Command, ControlStep, Mode
 from dexpie_ros.episodes.execution import POLICY_ID
 from dexpie_ros.messages import read_chunk, read_command, read_robot_state, stamp_ns
@@ -47,6 +49,7 @@ class InterventionArbiterParameters:
     guard: GuardConfig = GuardConfig()
     arbiter: ArbiterConfig = ArbiterConfig()
     homing: HomingConfig = HomingConfig()
+    jog: JogConfig = JogConfig()
 
 
 IDLE_PHASE, RUNNING_PHASE = 0, 2
@@ -60,7 +63,7 @@ class InterventionArbiter(ContractNode):
         self.parameters = p = declare_config(self, InterventionArbiterParameters)
         self._lock = threading.RLock()
         self._arbiter = Arbiter(p.arbiter)
-        self._requests = InterventionServices(self, self._arbiter, self._lock, p.homing)
+        self._requests = InterventionServices(self, self._arbiter, self._lock, p.homing, p.jog)
         self._timing = self._requests.timing
         self._driven = p.lockstep or bool(self.get_parameter("use_sim_time").value)
         """In simulation measurements make the steps: a timer on a 25 Hz clock would alias."""
@@ -137,6 +140,10 @@ class InterventionArbiter(ContractNode):
                 setattr(self, f"_{stream}", message)
 
     def _on_teleop(self, message: Any) -> None:
+        wrong = wrong_frame(self.parameters.arbiter.follow, message.header.frame_id)
+        if wrong:
+            self.get_logger().error(wrong, throttle_duration_sec=2.0)
+            return
         with self._lock:
             stamp, command = stamp_ns(message.header.stamp), read_command(message)
             self._follower = (stamp, command)
