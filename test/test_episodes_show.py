@@ -1,5 +1,8 @@
 """An episode in the terminal: every row over the same steps, nothing invented, nothing hidden."""
 
+import subprocess
+import sys
+
 import factories
 import numpy as np
 import pytest
@@ -90,3 +93,9 @@ def test_a_long_episode_fits_the_terminal(tmp_path):
     assert all(
         len(line) <= 80 for line in said if line.startswith(("who", "step", "hand", "force"))
     )
+
+
+def test_a_pipe_that_is_closed_early_is_no_error(path):
+    command = f"{sys.executable} -m dexpie_ros.cli episodes show {path} | head -n 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("e: success") and done.stderr == ""
