@@ -120,7 +120,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic("/intervention/key", "std_msgs/msg/String", Qos.EVENT, ANYONE, 0, 0, "",
           "a key, or the name of its action"),
     Topic("/intervention/jog", "sensor_msgs/msg/JointState", Qos.COMMAND, ANYONE, 0, 0, "base",
-          "velocity of x y z rx ry rz and the fingers: m/s, rad/s, openings/s"),
+          "velocity, and position how far, of x y z rx ry rz and the fingers: m, rad, openings"),
     Topic("/session/state", "dexpie_msgs/msg/SessionState", Qos.STATE, "session", 0, 0, "", ""),
     Topic("/session/plan", "std_msgs/msg/String", Qos.STATE, "session", 0, 0, "", "JSON"),
     Topic("/simulation/state", "dexpie_msgs/msg/SimulationState", Qos.EVENT,

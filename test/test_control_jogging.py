@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dexpie_ros.control.jogging import AXES, NAMES, JogConfig, Jogging
-from dexpie_ros.control.quaternions import distance_and_angle
+from dexpie_ros.control.quaternions import distance_and_angle, motion
 from dexpie_ros.control.types import HAND_JOINTS, Mode, Source
 
 MS = 1_000_000
@@ -69,9 +69,6 @@ def test_who_stops_asking_stops_the_robot():
     assert jog.asked(199 * MS) and not jog.asked(200 * MS)
     jog.ask(["x"], [0.0], 210 * MS)
     assert not jog.asked(211 * MS), "zero is asked for: the end"
-    jog.ask(["x"], [0.01], 300 * MS)
-    jog.stop()
-    assert not jog.asked(301 * MS)
     # and the chunk that is executing ends by itself
     rig = Rig()
     rig.arbiter.start("deployment")
@@ -86,14 +83,32 @@ def test_who_stops_asking_stops_the_robot():
 @pytest.mark.parametrize(
     ("names", "velocities", "why"),
     [
-        (["x", "y"], [0.1], "2 names and 1 velocities"),
-        ([], [], "expected one each"),
+        (["x", "y"], [0.1], "2 names, 1 velocities"),
+        ([], [], "0 names"),
         (["tcp"], [0.1], "no axis 'tcp'; known: x, y, z"),
-        (["x"], [float("nan")], "x: the velocity is not finite"),
-        (["rx"], [float("inf")], "rx: the velocity is not finite"),
+        (["x"], [float("nan")], "x: velocity and position must be numbers"),
+        (["rx"], [float("inf")], "rx: velocity and position must be numbers"),
     ],
 )
 def test_nonsense_is_refused_and_moves_nothing(names, velocities, why):
     jog = Jogging()
     assert why in jog.ask(names, velocities, 0)
     assert not jog.asked(1)
+
+
+@given(st.lists(st.floats(-0.4, 0.4), min_size=12, max_size=12))
+def test_no_axis_goes_farther_than_asked(amounts):
+    rig, jog = Rig(), Jogging()
+    rig.arbiter.start("deployment")
+    steps = [rig.step()]
+    wanted = [0.5 * a for a in amounts]
+    for k in range(12):
+        assert jog.ask(NAMES, amounts, k * 40 * MS, wanted, identity=7) == ""
+        rig.arbiter.add_chunk(jog.chunk(steps[-1]))
+        steps.append(rig.step())
+    linear, angular = motion(steps[0].command.tcp, steps[-1].command.tcp)
+    assert np.all(np.abs(linear) <= np.abs(wanted[:3]) + 1e-9)
+    assert np.linalg.norm(angular) <= np.linalg.norm(wanted[3:6]) + 1e-6
+    moved = np.abs(steps[-1].command.hand - steps[0].command.hand)
+    assert np.all(moved <= np.abs(wanted[6:]) + 1e-9)
+    assert jog.ask(["x"], [0.1], 0, [1.0, 2.0]) and jog.ask(["x"], [0.1], 0, [float("nan")])

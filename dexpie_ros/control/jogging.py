@@ -13,14 +13,15 @@ import numpy as np
 from pydantic import Field
 
 from dexpie_ros.config import config
-from dexpie_ros.control.quaternions import as_quaternion, from_rotvec, multiply
-from dexpie_ros.control.types import HAND_JOINTS, STEP_NS, Chunk, ControlStep
+from dexpie_ros.control.quaternions import as_quaternion, from_rotvec, motion, multiply
+from dexpie_ros.control.types import HAND_JOINTS, STEP_NS, Chunk, Command, ControlStep
 from dexpie_ros.geometry import Array
 
 AXES = ("x", "y", "z", "rx", "ry", "rz")
 """Along and about the axes of `base`, through the TCP."""
 NAMES = (*AXES, *HAND_JOINTS)
 POLICY_ID = "jog"
+NEARLY = 1e-6
 AHEAD = 3
 """Steps of a chunk: a step that comes late still finds a command."""
 
@@ -40,27 +41,41 @@ class JogConfig:
 
 
 class Jogging:
-    """The newest question, as velocities."""
+    """The newest question, as velocities and how far at most."""
 
     def __init__(self, settings: JogConfig | None = None) -> None:
         self.config = settings or JogConfig()
         self._velocity = np.zeros(len(NAMES))
+        self._amount = np.full(len(NAMES), np.inf)
         self._asked_ns: int | None = None
+        self._identity: int | None = None
+        self._start: Command | None = None
+        self._arrived = False
 
-    def ask(self, names: Sequence[str], velocities: Sequence[float], now_ns: int) -> str:
+    def ask(
+        self,
+        names: Sequence[str],
+        velocities: Sequence[float],
+        now_ns: int,
+        amounts: Sequence[float] = (),
+        identity: int = 0,
+    ) -> str:
         """Go on with these velocities (m/s, rad/s, openings/s), the others zero; or why not.
 
-        Faster ones are slowed down together, so that the direction stays. Times are monotonic.
+        Faster ones are slowed down together, so that the direction stays. ``amounts``: no farther
+        than these from where the jog called ``identity`` began. Times are monotonic.
         """
-        wanted = np.zeros(len(NAMES))
-        if len(names) != len(velocities) or not names:
-            return f"{len(names)} names and {len(velocities)} velocities; expected one each"
-        for name, velocity in zip(names, velocities, strict=True):
+        wanted, farthest = np.zeros(len(NAMES)), np.full(len(NAMES), np.inf)
+        if len(names) != len(velocities) or not names or len(amounts) not in (0, len(names)):
+            return f"{len(names)} names, {len(velocities)} velocities and {len(amounts)} positions"
+        for name, velocity, amount in zip(
+            names, velocities, amounts or [np.inf] * len(names), strict=True
+        ):
             if name not in NAMES:
                 return f"no axis {name!r}; known: {', '.join(NAMES)}"
-            if not np.isfinite(velocity):
-                return f"{name}: the velocity is not finite"
-            wanted[NAMES.index(name)] = velocity
+            if not np.isfinite(velocity) or np.isnan(amount):
+                return f"{name}: velocity and position must be numbers"
+            wanted[NAMES.index(name)], farthest[NAMES.index(name)] = velocity, abs(amount)
         use = self.config
         share = max(
             float(np.linalg.norm(wanted[:3])) / use.linear_speed,
@@ -68,7 +83,9 @@ class Jogging:
             float(np.abs(wanted[6:]).max()) / use.hand_speed,
             1.0,
         )
-        self._velocity, self._asked_ns = wanted / share, now_ns
+        if identity != self._identity:
+            self._identity, self._start, self._arrived = identity, None, False
+        self._velocity, self._amount, self._asked_ns = wanted / share, farthest, now_ns
         return ""
 
     def asked(self, now_ns: int) -> bool:
@@ -76,24 +93,31 @@ class Jogging:
         asked = (
             self._asked_ns is not None and now_ns - self._asked_ns < self.config.patience_s * 1e9
         )
-        return asked and bool(self._velocity.any())
-
-    def stop(self) -> None:
-        """Nobody does any more."""
-        self._asked_ns = None
+        return asked and not self._arrived and bool(self._velocity.any())
 
     def chunk(self, step: ControlStep) -> Chunk:
         """The next steps' commands after the one of ``step``."""
-        velocity, dt = self._velocity, STEP_NS * 1e-9
-        times = np.arange(AHEAD + 1)[:, None] * dt
-        start, hand = step.command.tcp, np.asarray(step.command.hand, np.float64)
+        if self._start is None:
+            self._start = step.command
+        command, velocity = step.command, self._velocity
+        gone = np.sign(velocity) * _motion(self._start, command)
+        left = np.maximum(self._amount - gone, 0.0)
+        self._arrived = bool((left[velocity != 0] < NEARLY).all())
+        ways = np.arange(AHEAD + 1)[:, None] * STEP_NS * 1e-9 * np.abs(velocity)
+        ways = np.sign(velocity) * np.minimum(ways, left)
         return Chunk(
             time_ns=step.time_ns,
-            positions=start.position + times * velocity[:3],
-            quaternions=np.array([_turned(start.quaternion, velocity[3:6] * t) for t in times]),
-            hand=np.clip(hand + times * velocity[6:], 0.0, 1.0),
+            positions=command.tcp.position + ways[:, :3],
+            quaternions=np.array([_turned(command.tcp.quaternion, way[3:6]) for way in ways]),
+            hand=np.clip(np.asarray(command.hand, np.float64) + ways[:, 6:], 0.0, 1.0),
             policy_id=POLICY_ID,
         )
+
+
+def _motion(start: Command, command: Command) -> Array:
+    """(12,) from ``start`` to ``command`` along and about the axes of base, and of the fingers."""
+    linear, angular = motion(start.tcp, command.tcp)
+    return np.array([*linear, *angular, *(command.hand - start.hand)])
 
 
 def _turned(quaternion: Array, rotation_vector: Array) -> tuple[float, float, float, float]:

@@ -19,6 +19,7 @@ from dexpie_ros.control.modes import Answer
 from dexpie_ros.control.session import EMERGENCY_STOP
 from dexpie_ros.control.timing import TimingMonitor
 from dexpie_ros.control.types import ControlStep, Mode
+from dexpie_ros.messages import stamp_ns
 from dexpie_ros.nodes.base import ContractNode
 
 ACTIONS = (
@@ -117,10 +118,16 @@ class InterventionServices:
         self._arbiter.stop()
 
     def _on_jog(self, message: Any) -> None:
-        """Velocities, asked for again and again; what is refused is said in the log."""
+        """Velocities, asked for again and again (a jog keeps its stamp); refusals go to the log."""
         now = time.monotonic_ns()
         with self._lock:
-            why = self._jogging.ask(message.name, message.velocity, now)
+            why = self._jogging.ask(
+                message.name,
+                message.velocity,
+                now,
+                message.position,
+                stamp_ns(message.header.stamp),
+            )
             if not why and not self._jogs and self._jogging.asked(now):
                 why = self._move()
                 self._jogs = not why

@@ -1,7 +1,7 @@
 """`dexpie jog x 0.02`: a small motion through the arbiter, for the first motion of a robot.
 
-Asks for a velocity 25 times a second until the way is done; whatever ends this program ends the
-motion. Then it says what was measured, so that a wrong frame or a swapped finger shows at once.
+Asks for a velocity 25 times a second until the arbiter has gone the way; whatever ends this program
+ends the motion. Then it says what was measured, so that a wrong frame or a swapped finger shows at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from dexpie_ros.control.jogging import AXES, NAMES, JogConfig
 from dexpie_ros.control.types import HAND_JOINTS, Mode
 
 PERIOD_S = 0.04
+PATIENCE_S = 10.0
+RESTED_S = 0.6
+"""s of holding, although still asked, after which the arbiter has done it."""
 SETTLE_S = 0.8
 """s after which a servo has come to rest."""
 FARTHEST = {"m": 0.1, "rad": 0.5, "openings": 1.0}
@@ -37,8 +40,8 @@ def unit_of(axis: str) -> str:
     return "openings" if axis in HAND_JOINTS else ("m" if axis in AXES[:3] else "rad")
 
 
-def plan(axis: str, amount: float, speed: float = 0.0) -> tuple[float, float]:
-    """Velocity and seconds of a jog; ConfigError where it is too far or too fast."""
+def plan(axis: str, amount: float, speed: float = 0.0) -> float:
+    """Velocity of a jog; ConfigError where it is too far or too fast."""
     from dexpie_ros.config import ConfigError
 
     unit, limits = unit_of(axis), JogConfig()
@@ -49,19 +52,18 @@ def plan(axis: str, amount: float, speed: float = 0.0) -> tuple[float, float]:
         raise ConfigError(f"jog {axis} {amount:g}: expected up to {FARTHEST[unit]:g} {unit}")
     if not 0 <= speed <= top:
         raise ConfigError(f"--speed {speed:g}: expected up to {top:g} {unit}/s")
-    velocity = float(np.copysign(speed or 0.4 * top, amount))
-    return velocity, amount / velocity
+    return float(np.copysign(speed or 0.4 * top, amount))
 
 
 def run(options: argparse.Namespace) -> int:
     """1 where the robot did not do what was asked."""
-    velocity, seconds = plan(options.axis, options.amount, options.speed)
+    velocity = plan(options.axis, options.amount, options.speed)
     from dexpie_ros.nodes.session_client import GraphError
 
     with _Jogger() as jogger:
         before = jogger.measured()
         try:
-            jogger.move(options.axis, velocity, seconds)
+            jogger.move(options.axis, options.amount, velocity)
         except GraphError as error:
             print(f"jog: {error}")
             return 1
@@ -146,23 +148,30 @@ class _Jogger:
         pose = read_pose(self._heard["/arm/tcp_pose"].pose).matrix()
         return pose, np.array(self._heard["/hand/joint_states"].position)
 
-    def move(self, axis: str, velocity: float, seconds: float) -> None:
-        """Ask until the time is over, then for nothing; GraphError where the arbiter refuses."""
+    def move(self, axis: str, amount: float, velocity: float) -> None:
+        """Ask until the arbiter has done it; GraphError where it refuses or stops.
+
+        The arbiter minds the way, so that it does not depend on how promptly this program asks.
+        """
         from dexpie_ros.nodes.session_client import GraphError
 
         if not self._in(Mode.HOLD):
             raise GraphError(f"the robot does not hold: {self._reason}")
-        began, moved = time.monotonic(), False
+        jog = self._node.now_ns()
+        end, rested = time.monotonic() + 3 * amount / velocity + PATIENCE_S, 0.0
+        moved = False
         try:
-            while time.monotonic() - began < (seconds if moved else 1.0):
-                if not moved and self._in(Mode.POLICY):
-                    began, moved = time.monotonic(), True  # the arbiter has begun
-                if moved and not self._in(Mode.POLICY):
+            while rested < RESTED_S:
+                if not (self._in(Mode.HOLD) or self._in(Mode.POLICY)):
                     raise GraphError(f"stopped on the way: {self._reason}")
-                self._ask(axis, velocity)
+                if time.monotonic() > end:
+                    raise GraphError("it does not get there: a limit of the arbiter or of the arm?")
+                moved = moved or self._in(Mode.POLICY)
+                rested = rested + PERIOD_S if self._in(Mode.HOLD) else 0.0
+                self._ask(axis, velocity, amount, jog)
                 self._spin(PERIOD_S)
         finally:
-            self._ask(axis, 0.0)
+            self._ask(axis, 0.0, amount, jog)
         if not moved:
             raise GraphError(f"the arbiter does not move: {self._reason}; its log says why")
         self._spin(SETTLE_S)
@@ -170,13 +179,10 @@ class _Jogger:
     def _in(self, mode: Mode) -> bool:
         return self._mode is mode
 
-    def _ask(self, axis: str, velocity: float) -> None:
-        node = self._node
-        self._output.publish(
-            node.messages.joint_state(
-                node.now_ns(), (axis,), np.zeros(1), np.array([velocity]), frame="base"
-            )
-        )
+    def _ask(self, axis: str, velocity: float, amount: float, jog: int) -> None:
+        make = self._node.messages
+        way, speed = np.array([amount]), np.array([velocity])
+        self._output.publish(make.joint_state(jog, (axis,), way, speed, frame="base"))
 
     def _spin(self, seconds: float) -> None:
         end = time.monotonic() + seconds
