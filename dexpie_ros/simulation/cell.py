@@ -285,10 +285,18 @@ class Cell:
         held = state.objects[self.task.handled]
         near = float(np.linalg.norm(held.position - state.robot.tcp.position)) < _NEAR_M
         lifted = state.contact and self.task.lifted(self.data)
-        self._events, force = disturbances.advance(
-            self._events, lifted, near, self.config.disturbances.strength
+        body = self.task.handled_id
+        self._events, pull, push = disturbances.advance(
+            self._events,
+            lifted,
+            near,
+            state.contact,
+            float(self.model.body_subtreemass[body]),
+            self.config.disturbances.strength,
         )
-        self.data.xfrc_applied[self.task.handled_id, :3] = force
+        foot = self.data.xpos[body] - self.data.xipos[body]
+        self.data.xfrc_applied[body, :3] = pull + push
+        self.data.xfrc_applied[body, 3:] = np.cross(foot, push)
 
     def _time(self, tick: int) -> int:
         return self.config.time_origin_ns + tick * STEP_NS

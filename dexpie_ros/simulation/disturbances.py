@@ -17,8 +17,11 @@ from dexpie_ros.geometry import Array
 
 Kind = Literal["slip", "drop", "pose_error"]
 _KINDS: tuple[Kind, ...] = ("slip", "drop", "pose_error")
-_FORCE_N = {"slip": 6.0, "drop": 25.0, "pose_error": 2.5}
-_TICKS = {"slip": 6, "drop": 6, "pose_error": 3}
+_SLIP_N = 6.0
+_DROP_N_PER_STEP = 15.0
+_PUSH_M_S2 = 9.0
+"""Moves the bottle by 3 to 4 cm."""
+_TICKS = {"slip": 6, "drop": 10, "pose_error": 6}
 
 
 @config
@@ -28,9 +31,9 @@ class DisturbanceConfig:
     slip: float = 0.0
     """A pull on the object while it is carried."""
     drop: float = 0.0
-    """A pull that nothing can hold."""
+    """A pull that grows until the hand has lost the object."""
     pose_error: float = 0.0
-    """A sideways push on the object while the hand approaches it."""
+    """A sideways push at the object's foot, so that it slides, while the hand approaches it."""
     strength: float = 1.0
     """Scales all forces."""
 
@@ -66,20 +69,30 @@ def draw(config: DisturbanceConfig, rng: np.random.Generator) -> tuple[Event, ..
 
 
 def advance(
-    events: tuple[Event, ...], lifted: bool, near: bool, strength: float
-) -> tuple[tuple[Event, ...], Array]:
-    """Events one step on, and the force (3,) in N that acts on the object in this step."""
-    force = np.zeros(3)
+    events: tuple[Event, ...], lifted: bool, near: bool, held: bool, mass: float, strength: float
+) -> tuple[tuple[Event, ...], Array, Array]:
+    """Events one step on, and the forces (3,) in N that act on the object in this step: on its
+    centre of mass, and on its foot.
+
+    ``lifted``: in the hand and off the ground; ``near``: the hand is close; ``held``: the hand
+    touches it; ``mass`` in kg.
+    """
+    force, push = np.zeros(3), np.zeros(3)
     moved = []
     for event in events:
         possible = near and not lifted if event.kind == "pose_error" else lifted
         step = event.progress + 1 if event.progress or possible else 0
+        acting = step - event.delay
+        if event.kind == "drop" and acting > 1 and not held:
+            acting = _TICKS["drop"] + 1  # it is out of the hand: over
+            step = event.delay + acting
         moved.append(replace(event, progress=step))
-        if event.delay < step <= event.delay + _TICKS[event.kind]:
-            size = strength * _FORCE_N[event.kind]
+        if 0 < acting <= _TICKS[event.kind]:
             if event.kind == "pose_error":
-                force[0] += size * np.cos(event.direction)
-                force[1] += size * np.sin(event.direction)
+                size = strength * _PUSH_M_S2 * mass
+                push += size * np.array([np.cos(event.direction), np.sin(event.direction), 0.0])
+            elif event.kind == "drop":
+                force[2] -= strength * _DROP_N_PER_STEP * acting
             else:
-                force[2] -= size
-    return tuple(moved), force
+                force[2] -= strength * _SLIP_N
+    return tuple(moved), force, push
