@@ -164,7 +164,7 @@ def test_misaligned_is_found_while_one_looks(root, where, window):
         assert page.get_by_label("Quality").input_value() == "misaligned"
         badge = page.locator("tr", has_text="e6-slow").locator(".flag", has_text="misaligned")
         assert "of 20 steps" in badge.get_attribute("title")
-        page.wait_for_function("document.querySelector('.checking').textContent === ''")
+        page.wait_for_function("() => document.querySelector('.checking').textContent === ''")
         page.get_by_role("button", name="Clear").click()
         page.wait_for_url(re.compile("/$"))
         ready(page)

@@ -41,6 +41,8 @@ WATCHED = tuple(
 )
 """Streams with a rate: their health is shown."""
 _SILENT_S = 1.0
+_WIDE = 240
+"""characters: the page breaks lines by itself"""
 _FORGET_S = 5.0
 """Complaints that are not repeated for so long are over (diagnostics come once a second)."""
 
@@ -135,7 +137,7 @@ class LiveGraph:
             "interventions": panel.interventions,
             "aligned": None if alignment is None else alignment.aligned,
             "alignment": "" if alignment is None else alignment.describe(),
-            "panel": panel_lines(panel),
+            "panel": panel_lines(panel, width=_WIDE),
             "streams": [
                 {
                     "name": s.name,

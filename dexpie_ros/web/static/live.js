@@ -74,16 +74,22 @@ export async function show(main) {
   const button = (action, text, style = "") => h("button", { type: "button", class: style, title: help[action] || "", onclick: act[action] }, `${text} `,
     keyOf[action] ? h("kbd", {}, keyOf[action]) : null);
   const plain = (text, request) => h("button", { type: "button", onclick: () => command(request, text) }, text);
-  const body = h("div", { class: "live" },
+  const group = (title, ...buttons) => h("div", { role: "group", ariaLabel: title }, h("h2", { class: "small" }, title), h("div", { class: "buttons" }, buttons));
+  // The mode and the way to stop stay in sight, however far one has scrolled.
+  const top = h("div", { class: "live-top" }, badge, h("div", { class: "buttons" }, button("emergency_stop", "Stop", "stop"),
+    plain("Take over", { action: "take" }), plain("Give back", { action: "give" })));
+  const heads = ["Stream", "Health", "Hz", "Hz on the robot", "Age"].map((text, i) => h("th", { scope: "col", class: i > 1 ? "number" : "" }, text));
+  const body = h("div", { class: "live" }, top,
     h("div", { class: "cameras" }, cameras.map((camera) => camera.element)),
-    h("div", { class: "live-side" }, badge, panel, complaints,
-      h("div", { class: "buttons" }, button("emergency_stop", "Stop", "stop"), plain("Take over", { action: "take" }), plain("Give back", { action: "give" }),
-        button("toggle", "Either"), button("hold", "Hold"), button("clear_fault", "Clear fault")),
-      h("div", { class: "buttons" }, button("align", "Align, then take over"), button("force", "Take over out of alignment"),
-        button("calibrate", "Calibrate"), button("clutch", "Clutch")),
-      h("div", { class: "buttons" }, button("start", "Start episode"), button("success", "✓ Success"), button("failure", "✗ Failure"), plain("– Aborted", { action: "end", outcome: "aborted" })),
-      ask, h("div", { class: "buttons" }, button("re_record", "Record again"), button("next_stage", "Next stage"))),
-    h("div", { class: "scroll" }, h("table", {}, h("caption", {}, "Streams"), h("thead", {}, h("tr", {}, ["Stream", "Health", "Hz", "on the robot", "Age"].map((t) => h("th", { scope: "col" }, t)))), streams)));
+    h("div", { class: "live-side" }, panel, complaints,
+      group("Episode", button("start", "Start episode"), button("success", "✓ Success"), button("failure", "✗ Failure"), plain("– Aborted", { action: "end", outcome: "aborted" }),
+        button("re_record", "Record again"), button("next_stage", "Next stage")),
+      ask,
+      group("Who drives", button("toggle", "Toggle"), button("align", "Align, then take over"), button("force", "Take over out of alignment"),
+        button("hold", "Hold"), button("clear_fault", "Clear fault")),
+      group("Operator's hand", button("calibrate", "Calibrate"), button("clutch", "Clutch"))),
+    h("div", { class: "scroll", tabIndex: 0, role: "region", ariaLabel: "Streams" },
+      h("table", {}, h("caption", {}, "Streams"), h("thead", {}, h("tr", {}, heads)), streams)));
   replace(main, h("h1", {}, "Live"), note, body);
   const look = async () => {
     let state;
