@@ -350,3 +350,10 @@ def test_an_arm_found_outside_of_the_box_is_not_moved_unasked():
     for _ in range(100):
         arm.advance()
     assert arm.pose[2, 3] == pytest.approx(z + 0.05, abs=1e-7), "once inside it stays inside"
+
+
+def test_an_arm_that_lags_is_waited_for():
+    arm = limiter(WIDE)
+    assert arm.lag(moved(arm.pose, x=0.14)) == ""
+    assert "0.16 m and 0.00 rad behind its target" in arm.lag(moved(arm.pose, x=-0.16))
+    assert "0.00 m and 0.70 rad behind" in arm.lag(moved(arm.pose, turn=(0, 0, 0.7)))

@@ -1,4 +1,4 @@
-"""Connections to the controller that are lost again and again: no leak, no crash, no storm."""
+"""An arm that is lost again and again, and one that lags: no leak, no crash, no storm, no surprise."""
 
 import os
 import resource
@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from emulated import eventually, loopback, needs
-from test_devices_ur5 import make
+from test_devices_ur5 import drive, make
 
+from dexpie_ros.devices.arm_limits import ArmLimits
+from dexpie_ros.devices.device import Level
 from dexpie_ros.emulators.peer import Emulator
 
 
@@ -74,3 +77,25 @@ def test_no_storm_of_uploads_from_a_process_that_leaves_late(host, robot):
     late.stdout.close()
     assert len(robot.events("connect")) - connected > 1, "it did not try to reconnect"
     assert robot.ask("state")["uploads"] == uploads + 1
+
+
+def test_a_slowed_arm_gathers_no_way_to_go_on_its_own(host, robot):
+    """The speed slider at 1 %: the targets stop where the arm may still be that far behind."""
+    arm = make(host, limits=ArmLimits(workspace_low=(-0.75, -0.75, -0.1), max_lag=0.05))
+    arm.start()
+    eventually(lambda: arm.ready)
+    start = arm.newest().tcp.position
+    robot.ask("speed", share=0.01)
+    drive(arm, 1.2, speed=0.2)
+    sample = arm.newest()
+    assert np.linalg.norm(sample.target.position - sample.tcp.position) < 0.055
+    assert np.linalg.norm(sample.target.position - start) < 0.15, "asked for were 0.24 m"
+    assert arm.status().message.startswith("holding: ") and arm.status().level is Level.WARN
+    held = sample.target
+    robot.ask("speed", share=1.0)
+    eventually(lambda: np.linalg.norm(arm.newest().tcp.position - held.position) < 1e-3)
+    assert np.allclose(arm.newest().target.position, held.position, atol=1e-9), "and no further"
+    moved = drive(arm, 0.4)
+    time.sleep(0.7)
+    assert np.linalg.norm(arm.newest().tcp.position - moved.position) < 2e-3
+    arm.stop()

@@ -45,6 +45,11 @@ class ArmLimits:
     commands must have noticed (the arbiter takes it as measured beyond 0.02 m)."""
     first_turn: float = 0.12
     """rad, likewise (0.1 rad)."""
+    max_lag: float = 0.15
+    """m between the pose being sent and the measured one: an arm that is slowed down (speed slider,
+    contact) must not gather way that it goes on its own later. Its servo lags 0.06 m at 0.5 m/s."""
+    max_lag_turn: float = 0.6
+    """rad, likewise"""
     max_joint_speed: float = 2.0
     """rad/s of any joint (the UR5's own limit is 3.14); stops the arm near singularities."""
     reach_margin: float = 0.02
@@ -57,6 +62,7 @@ class ArmLimits:
         for name in (
             "max_speed", "max_angular_speed", "max_acceleration", "max_angular_acceleration",
             "max_step", "max_turn", "max_joint_speed", "first_step", "first_turn",
+            "max_lag", "max_lag_turn",
         ):  # fmt: skip
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be positive and finite")
@@ -87,6 +93,17 @@ class MotionLimiter:
         self._from = self._goal = self._reference = self.pose
         self._progress = 1.0
         self._velocity, self._spin = np.zeros(3), np.zeros(3)
+
+    def lag(self, measured: Array) -> str:
+        """Why an arm measured at (4, 4) must catch up before it is sent further, or ""."""
+        distance = float(np.linalg.norm(self.pose[:3, 3] - measured[:3, 3]))
+        turn = float(geometry.rotation_angle(self.pose[:3, :3], measured[:3, :3]))
+        if distance <= self._limits.max_lag and turn <= self._limits.max_lag_turn:
+            return ""
+        return (
+            f"the arm is {distance:.2f} m and {turn:.2f} rad behind its target; is it slowed down "
+            "(speed slider), or is something in its way?"
+        )
 
     def accept(self, target: Array) -> str:
         """Take a new target (4, 4). Returns "" or why it is refused; the old one stays then."""

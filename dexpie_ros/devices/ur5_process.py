@@ -196,6 +196,12 @@ class ArmProcess:
             self._limiter.hold()
             self._report(Phase.SERVOING, "holding: the controller sends no data")
             return
+        behind = self._limiter.lag(self._data.tcp)
+        if behind:
+            self._limiter.hold()
+            self._refused += target is not None
+            self._report(Phase.SERVOING, f"holding: {behind}")
+            return
         message = self._limiter.accept(target) if target is not None else ""
         _, problem = self._limiter.advance()
         message = message or problem

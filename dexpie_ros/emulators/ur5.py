@@ -212,6 +212,13 @@ class Controller:
         self.robot.fail_ik = True
         return self.log.add("fail_ik")
 
+    def speed(self, share: float) -> int:
+        """The pendant's speed slider, 0..1: the arm follows its targets more slowly."""
+        if not 0 <= share <= 1:
+            raise ValueError(f"share = {share}: must lie in 0..1")
+        self.robot.speed_share = share
+        return self.log.add("speed", share=share)
+
     def set_inputs_in_use(self, on: bool) -> None:
         self.inputs_in_use = on
 
@@ -237,7 +244,7 @@ class Controller:
             "drop": self.drop, "refuse": self.refuse, "freeze": self.freeze,
             "malformed": self.malformed, "script_starts": self.script_starts,
             "fail_ik": self.fail_ik, "inputs_in_use": self.set_inputs_in_use,
-            "remote_control": self.set_remote_control, "state": self.state, "trace": self.trace,
+            "remote_control": self.set_remote_control, "speed": self.speed, "state": self.state, "trace": self.trace,
             "protective_stop": robot.protective_stop, "emergency_stop": robot.emergency_stop,
             "power": robot.power, "halt": robot.halt, "reset": self.reset,
         }  # fmt: skip

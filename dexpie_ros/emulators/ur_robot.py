@@ -49,6 +49,7 @@ class Robot:
         self.uploads = 0
         self.fail_ik = False
         self.script_starts = True
+        self.speed_share = 1.0
         self._inputs: dict[str, Any] = dict.fromkeys(INPUTS, 0)
         self._inputs["external_force_torque"] = (0.0,) * 6
         self._outputs: dict[str, Any] = {}
@@ -75,7 +76,7 @@ class Robot:
         """Powered on, no stop, no program, at rest at ``home``."""
         self.halt("reset")
         self.safety, self.mode = 1, 7
-        self.fail_ik, self.script_starts = False, True
+        self.fail_ik, self.script_starts, self.speed_share = False, True, 1.0
         self.place(self.home)
         self.servo_count, self.target_changed_ns, self._last_servo = 0, 0, ()
         self.trace.clear()
@@ -149,7 +150,7 @@ class Robot:
             step = (goal - self._target) * min(1.0, period / max(lookahead, 0.03))
             fastest = float(np.abs(step).max())
             self._target = self._target + step * min(
-                1.0, JOINT_SPEED * period / max(fastest, 1e-12)
+                1.0, JOINT_SPEED * self.speed_share * period / max(fastest, 1e-12)
             )
         elif self._speed is not None:
             jacobian = ur_kinematics.jacobian(self.model, self._target)
