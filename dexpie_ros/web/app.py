@@ -25,10 +25,12 @@ from dexpie_ros.control.session import SessionConfig
 from dexpie_ros.episodes.annotations import AnnotationConflict, read_annotations
 from dexpie_ros.episodes.bag_reader import find_bag
 from dexpie_ros.episodes.episode import EpisodeError
+from dexpie_ros.episodes.labels import read_labels
 from dexpie_ros.web import editing, pictures
 from dexpie_ros.web.access import Access
 from dexpie_ros.web.checks import Checks
 from dexpie_ros.web.foxglove import layout
+from dexpie_ros.web.label_topics import labels_mcap
 from dexpie_ros.web.library import Library, UnknownEpisodeError
 from dexpie_ros.web.live_routes import LiveRoutes
 from dexpie_ros.web.quotas import quotas
@@ -78,6 +80,7 @@ def make_app(
         Route("/api/figures", site.figures),
         Route("/report", site.report),
         Route("/bag", site.bag),
+        Route("/labels", site.labels),
         Route("/foxglove_layout.json", site.foxglove),
         *live.routes(),
         *videos.routes(),
@@ -208,6 +211,14 @@ class _Site:
         name = _name(request)
         file = find_bag(self._library.directory(name))
         return FileResponse(file, media_type="application/octet-stream", filename=file.name)
+
+    def labels(self, request: Request) -> Response:
+        """Labels as a bag of their own, to be opened beside the recording."""
+        episode = self._library.open(_name(request)).episode()
+        tag = request.query_params.get("tag", "")
+        data = labels_mcap(episode, read_labels(episode.path, tag, steps=len(episode)))
+        headers = {"content-disposition": f'attachment; filename="{tag}_labels.mcap"'}
+        return Response(data, media_type="application/octet-stream", headers=headers)
 
     def foxglove(self, request: Request) -> Response:
         headers = {"content-disposition": 'attachment; filename="dexpie_foxglove_layout.json"'}

@@ -10,8 +10,11 @@ from typing import Any
 
 from dexpie_ros.contract import CAMERAS
 from dexpie_ros.control.types import HAND_JOINTS
+from dexpie_ros.web.label_topics import TOPICS
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8a000", "#56b4e9")
+_PLAIN = tuple(TOPICS.values())
+"""Topics without a header."""
 Series = tuple[str, str]
 """Label, and the path of a field."""
 
@@ -56,6 +59,10 @@ def layout() -> dict[str, Any]:
             ],
             [(f"{_said(name)} command", f"{command}.hand[{k}]") for k, name in enumerate(HAND_JOINTS)],
         ),
+        "Plot!value": _plot(
+            "Value and advantage (of the labels, opened beside the bag)",
+            [(name.replace("_", " "), f"{topic}.data") for name, topic in TOPICS.items()],
+        ),
         "Plot!timing": _plot(
             "Alignment, rad, and latency of chunks, s",
             [
@@ -68,7 +75,8 @@ def layout() -> dict[str, Any]:
     }  # fmt: skip
     pictures = _split("column", 50, *(f"Image!{name}" for name in CAMERAS))
     left = _split("column", 75, pictures, "DiagnosticSummary!health")
-    curves = _split("column", 55, "Plot!position", _split("column", 55, "Plot!hand", "Plot!timing"))
+    lower = _split("column", 50, "Plot!hand", "Plot!timing")
+    curves = _split("column", 50, _split("column", 50, "Plot!value", "Plot!position"), lower)
     return {
         "configById": panels,
         "globalVariables": {},
@@ -101,7 +109,7 @@ def _plot(title: str, broad: list[Series], thin: list[Series] | None = None) -> 
                 "label": label,
                 "enabled": True,
                 "color": _COLOURS[k % len(_COLOURS)],
-                "timestampMethod": "headerStamp",
+                "timestampMethod": "receiveTime" if value.startswith(_PLAIN) else "headerStamp",
                 "showLine": True,
                 "lineSize": size,
             }

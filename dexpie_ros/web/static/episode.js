@@ -64,7 +64,7 @@ export async function show(main, query) {
     remarks.length ? h("details", { class: "warning", open: remarks.length < 4 },
       h("summary", {}, remarks.length === 1 ? "1 remark on the recording" : `${remarks.length} remarks on the recording`),
       h("ul", {}, remarks.map((text) => h("li", {}, text)))) : null,
-    h("div", { class: "columns" }, view, h("div", { class: "side" }, annotator.element, facts(about))));
+    h("div", { class: "columns" }, view, h("div", { class: "side" }, annotator.element, facts(about, Object.keys(series?.labels || {})))));
 }
 
 function around(name) {
@@ -137,13 +137,14 @@ function events(series, player) {
     h("li", {}, h("button", { type: "button", class: "quiet", onclick: () => player.seek(player.at(Math.max(0, time))) }, `${time.toFixed(2)} s`), ` ${words(text)}`))));
 }
 
-function facts(about) {
+function facts(about, tags) {
   const streams = Object.entries(about.streams);
   const pairs = about.info ? Object.entries({ seed: about.info.seed < 0 ? "" : about.info.seed, pair: about.info.pair_id, policy: about.info.policy_id,
     simulated: about.info.simulated ? "yes" : "no", code: Object.values(about.info.software).join(" "), directory: about.path,
     note: Object.keys(about.info.note).length ? JSON.stringify(about.info.note) : "" }) : [["directory", about.path]];
   return h("details", { class: "facts" }, h("summary", {}, "About the recording"),
-    h("p", { class: "note" }, h("a", { href: address("/bag", { episode: about.name }), download: "" }, "Download the bag"), " for Foxglove or Rerun; a ",
+    h("p", { class: "note" }, h("a", { href: address("/bag", { episode: about.name }), download: "" }, "Download the bag"), ", ",
+      tags.map((tag) => [h("a", { href: address("/labels", { episode: about.name, tag }), download: "" }, `labels ${tag}`), ", "]).flat(), "for Foxglove or Rerun; a ",
       h("a", { href: "/foxglove_layout.json", download: "" }, "Foxglove layout"), " for it."),
     h("dl", {}, pairs.filter(([, value]) => value !== "").flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, String(value))])),
     streams.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Stream", "Hz", "Lost", "Longest gap"].map((t) => h("th", { scope: "col" }, t)))),
