@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import threading
 import time
 
 import factories
@@ -83,6 +84,39 @@ def test_a_broken_bag_ends_no_check(root, checks):
     assert checks.look()["left"] == 1, "closed: nothing works any more"
     time.sleep(0.05)
     assert checks.look()["left"] == 1
+
+
+def test_a_bag_that_nobody_foresaw_is_tried_once(root, checks, monkeypatch):
+    tried = []
+
+    def fails(library, name):
+        tried.append(name)
+        raise PermissionError("not yours") if name == "good" else OverflowError("a bug")
+
+    monkeypatch.setattr(module, "misaligned", fails)
+    with monkeypatch.context() as quiet:
+        quiet.setattr(threading, "excepthook", lambda args: None)
+        assert known(checks)["flags"] == {}
+        time.sleep(0.05)
+        assert checks.look()["left"] == 0 and sorted(tried) == ["good", "slow"]
+
+
+def test_nothing_is_told_done_before_it_is(root, checks, monkeypatch):
+    begun, go, look = threading.Event(), threading.Event(), module.misaligned
+
+    def slow(library, name):
+        if name == "slow":
+            begun.set()
+            go.wait(30)
+        return look(library, name)
+
+    monkeypatch.setattr(module, "misaligned", slow)
+    checks.look()
+    assert begun.wait(30)
+    found = checks.look()
+    go.set()
+    assert found["left"] >= 1 and found["flags"] == {}
+    assert set(known(checks)["flags"]) == {"slow"}
 
 
 def test_the_page_may_ask(root):

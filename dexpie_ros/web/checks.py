@@ -17,7 +17,7 @@ from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.aligned import align_bag
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.episode import EpisodeError
-from dexpie_ros.web.library import Library, UnknownEpisodeError
+from dexpie_ros.web.library import Library
 
 State = tuple[int, int]
 _TURN = 1.0
@@ -32,6 +32,7 @@ class Checks:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[State, list[str]]] = {}
         self._wanted: dict[str, None] = {}
+        self._busy = False
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
@@ -47,13 +48,13 @@ class Checks:
         with self._lock:
             done = {n: self._known[n] for n in states if n in self._known}
             unknown = [n for n, state in states.items() if n not in done or done[n][0] != state]
-            self._wanted = dict.fromkeys(unknown)
+            self._wanted, busy = dict.fromkeys(unknown), self._busy
             if unknown and self._thread is None and not self._stop.is_set():
                 self._thread = threading.Thread(target=self._work, name="checks", daemon=True)
                 self._thread.start()
         return {
             "of": len(states),
-            "left": len(unknown),
+            "left": len(unknown) + busy,
             "flags": {name: flag for name, (_, flag) in done.items() if flag},
         }
 
@@ -65,24 +66,43 @@ class Checks:
             thread.join(timeout=10.0)
 
     def _work(self) -> None:
-        while True:
+        try:
+            while (name := self._next()) is not None:
+                began = time.monotonic()
+                self._check(name)
+                with self._lock:
+                    self._busy = False
+                self._stop.wait(_TURN * (time.monotonic() - began))
+        finally:
             with self._lock:
-                name = next(iter(self._wanted), None)
-                if name is None or self._stop.is_set():
-                    self._thread = None
-                    return
-                del self._wanted[name]
-            began = time.monotonic()
-            try:
-                result = (_state(self._library, name), misaligned(self._library, name))
-            except UnknownEpisodeError:
-                continue
-            except (EpisodeError, OSError):
-                # A damaged bag is told as such where it is opened; there are no steps to judge.
-                result = (_state_or_none(self._library, name), [])
-            with self._lock:
-                self._known[name] = result
-            self._stop.wait(_TURN * (time.monotonic() - began))
+                self._thread, self._busy = None, False
+
+    def _next(self) -> str | None:
+        with self._lock:
+            name = next(iter(self._wanted), None)
+            if name is None or self._stop.is_set():
+                return None
+            del self._wanted[name]
+            self._busy = True
+            return name
+
+    def _check(self, name: str) -> None:
+        try:
+            state = _state(self._library, name)
+        except (EpisodeError, OSError):
+            return  # gone since it was listed
+        flag: list[str] = []
+        # Noted first: whatever happens now, it is not tried again before the bag changes.
+        self._note(name, state, flag)
+        try:
+            flag = misaligned(self._library, name)
+        except (EpisodeError, OSError):
+            return  # told where it is opened; there are no steps to judge
+        self._note(name, state, flag)
+
+    def _note(self, name: str, state: State, flag: list[str]) -> None:
+        with self._lock:
+            self._known[name] = (state, flag)
 
 
 def misaligned(library: Library, name: str) -> list[str]:
@@ -105,10 +125,3 @@ def misaligned(library: Library, name: str) -> list[str]:
 def _state(library: Library, name: str) -> State:
     state = find_bag(library.directory(name)).stat()
     return state.st_mtime_ns, state.st_size
-
-
-def _state_or_none(library: Library, name: str) -> State:
-    try:
-        return _state(library, name)
-    except (EpisodeError, OSError):
-        return (0, 0)
