@@ -20,6 +20,7 @@ from dexpie_ros.control.types import ARM_JOINTS, HAND_JOINTS, STEP_NS
 from dexpie_ros.episodes import read_episode
 from dexpie_ros.episodes import recording as module
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.decoding import header_stamp_ns
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.nodes.base import ERROR, ContractNode, interface, status_level
 from dexpie_ros.nodes.recorder import Recorder
@@ -149,6 +150,23 @@ def test_what_is_lost_is_a_warning_while_the_episode_runs(robot: Robot) -> None:
     content = read_episode_file(robot.folder / "a")
     assert content is not None
     assert any("/arm/tcp_pose: silent" in text for text in content.statistics["warnings"])
+
+
+def test_what_piled_up_while_the_recorder_had_no_time_is_recorded(robot: Robot) -> None:
+    """Two thirds of a thousand messages before it comes to take the first, and the end at once."""
+    robot.live(3)
+    robot.start("a")
+    stamps = []
+    for _ in range(660):
+        stamps.append(robot.node.now_ns())
+        pose = factories.tcp_at(RECIPE, 0.0)
+        message = robot.node.messages.pose_stamped(stamps[-1], "base", pose)
+        robot._out["/arm/tcp_pose"].publish(message)
+        time.sleep(0.001)
+    assert robot.end("success").success
+    payloads = BagReader(find_bag(robot.folder / "a")).messages["/arm/tcp_pose"].payloads
+    recorded = [header_stamp_ns(payload) for payload in payloads]
+    assert recorded[-660:] == stamps
 
 
 def test_a_full_disk_ends_the_episode_and_says_so(

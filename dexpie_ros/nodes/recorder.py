@@ -14,6 +14,7 @@ from typing import Any, Literal
 from dexpie_ros import contract
 from dexpie_ros.config import config
 from dexpie_ros.episodes import health
+from dexpie_ros.episodes.decoding import header_stamp_ns
 from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.episodes.recording import ENDED_EARLY, Recording, RecordingConfig
@@ -24,8 +25,11 @@ from dexpie_ros.runtime import declare_config, run_node
 IDLE_PHASE = 0
 FIGURES_OF = ("intervention_arbiter", "policy_server")
 """Nodes whose figures are kept with an episode."""
-QUEUE_DEPTH = 200
+MESSAGES_BEHIND, IMAGES_BEHIND = 2000, 200
 """Messages a subscription may fall behind before DDS drops the oldest."""
+LATE_NS = 300_000_000
+"""A message that is older when it is received: there is more behind it."""
+CATCH_UP_S = 3.0
 
 
 @config
@@ -49,6 +53,7 @@ class Recorder(ContractNode):
         self._recording = Recording(topics, p, self._warn)
         self._figures: dict[str, dict[str, str]] = {}
         """Of the nodes that make the timing, as they last said."""
+        self._lag_ns = 0
         for topic in topics:
             self._subscribe_raw(topic)
         self.subscribe("/diagnostics", self._on_diagnostics)
@@ -63,11 +68,43 @@ class Recorder(ContractNode):
         super().destroy_node()
 
     def _subscribe_raw(self, topic: contract.Topic) -> None:
-        def take(data: bytes) -> None:
-            self._recording.receive(topic.name, data, self.now_ns(), time.time_ns())
+        state, image = topic.qos is contract.Qos.STATE, "Image" in topic.type
+        depth = 1 if state else IMAGES_BEHIND if image else MESSAGES_BEHIND
+        stamped = topic.qos is contract.Qos.SENSOR
 
-        depth = 1 if topic.qos is contract.Qos.STATE else QUEUE_DEPTH
-        self.subscribe(topic.name, take, raw=True, depth=depth)
+        def receive(data: bytes) -> None:
+            now_ns = self.now_ns()
+            if stamped:
+                self._lag_ns = max(self._lag_ns, now_ns - header_stamp_ns(data, now_ns))
+            self._recording.receive(topic.name, data, now_ns, time.time_ns())
+
+        def take(data: bytes) -> None:
+            receive(data)
+            # What has piled up behind it is taken at once: waiting for all topics anew for each
+            # message costs half a millisecond, and a recorder that is late would only get later.
+            for _ in range(depth):
+                with handle:
+                    item = handle.take_message(subscription.msg_type, True)
+                if item is None:
+                    return
+                receive(item[0])
+
+        subscription = self.subscribe(topic.name, take, raw=True, depth=depth)
+        handle = subscription.handle
+
+    async def _catch_up(self) -> None:
+        """Until what was said before now has been received."""
+        await self.pause(self.parameters.quiet_s)
+        end = time.monotonic() + CATCH_UP_S
+        while time.monotonic() < end:
+            self._lag_ns = 0
+            await self.pause(0.05)
+            if self._lag_ns < LATE_NS:
+                return
+        self.get_logger().warning(
+            f"still {self._lag_ns * 1e-9:.1f} s behind the streams: this machine is too busy, or a "
+            "clock is off; the last moments may be missing"
+        )
 
     def _warn(self, text: str) -> None:
         """Called by the writer's thread while an episode runs."""
@@ -114,7 +151,7 @@ class Recorder(ContractNode):
         if self._recording.recording is None:
             response.success, response.message = False, "no episode is being recorded"
             return response
-        await self.pause(self.parameters.quiet_s)
+        await self._catch_up()
         running, directory = self._recording.recording, self._recording.directory
         if running is None or directory is None:
             response.success, response.message = False, "the episode was aborted meanwhile"
