@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dexpie_ros import __version__, bench, security
 from dexpie_ros.config import ConfigError
-from dexpie_ros.devices.commands import add_parser as _add_calibrate
+from dexpie_ros.devices import commands as devices_commands
 from dexpie_ros.emulators.commands import add_parser as _add_emulate
 from dexpie_ros.episodes import commands as episodes_commands
 from dexpie_ros.evaluation.commands import (
@@ -24,6 +24,7 @@ from dexpie_ros.evaluation.commands import (
     add_label,
 )
 from dexpie_ros.nodes import replay_commands
+from dexpie_ros.nodes.glove_listener import glove_of
 from dexpie_ros.nodes.jog import add_parser as _add_jog
 from dexpie_ros.nodes.monitor import add_parser as _add_monitor
 from dexpie_ros.training.commands import add_actor
@@ -117,6 +118,10 @@ def _run_launch(options: argparse.Namespace) -> int:
     return run(stack(options.stack, **parse_arguments(options.arguments)))
 
 
+def _add_calibrate(groups: argparse._SubParsersAction) -> None:
+    devices_commands.add_parser(groups, glove_of=glove_of)
+
+
 def _add_doctor(groups: argparse._SubParsersAction) -> None:
     parser = groups.add_parser("doctor", help="what is there, what is missing, what mends it")
     parser.add_argument("--hardware", action="store_true", help="look at the configured devices")
@@ -130,7 +135,7 @@ def _run_doctor(options: argparse.Namespace) -> int:
     if options.hardware:
         from dexpie_ros.doctor_hardware import run_hardware
 
-        return run_hardware(options.parameters)
+        return run_hardware(options.parameters, glove_of=glove_of)
     from dexpie_ros import doctor
 
     return doctor.run()

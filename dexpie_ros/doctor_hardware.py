@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,13 +19,15 @@ MARKS = {
 }
 
 
-def run_hardware(parameters: Path | None, console: Console | None = None) -> int:
+def run_hardware(
+    parameters: Path | None, console: Console | None = None, glove_of: Any = None
+) -> int:
     """Print a table of all devices; 1 where one cannot be used, else 0.
 
     ``parameters``: ROS parameter file of the cell; None: the defaults. ConfigError where it cannot
-    be used.
+    be used. ``glove_of``: see :func:`probe_all`.
     """
-    statuses = probe_all(parameters)
+    statuses = probe_all(parameters, glove_of=glove_of)
     table = Table(title="dexpie doctor --hardware")
     for column in ("", "device", "says", "values"):
         table.add_column(column, overflow="fold")

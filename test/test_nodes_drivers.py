@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +18,14 @@ from emulated import loopback
 from rclpy.executors import SingleThreadedExecutor
 
 from dexpie_ros.config import ConfigError
-from dexpie_ros.control.retargeting import ERGONOMICS
+from dexpie_ros.control.retargeting import ERGONOMICS, LinearRetargeting, RetargetingConfig
 from dexpie_ros.control.types import Command, Source
-from dexpie_ros.devices import calibration
+from dexpie_ros.devices import calibration, commands
 from dexpie_ros.devices.device import Level
+from dexpie_ros.devices.driver_parameters import GloveDriverParameters
+from dexpie_ros.devices.probe import probe
 from dexpie_ros.geometry import Pose
-from dexpie_ros.nodes import glove_driver
+from dexpie_ros.nodes import glove_driver, glove_listener
 from dexpie_ros.nodes.arm_driver import ArmDriver
 from dexpie_ros.nodes.base import ContractNode
 from dexpie_ros.nodes.camera_driver import CameraDriver
@@ -78,7 +82,7 @@ def vendor_message(side: str, degrees: float) -> Any:
 
 def test_gloves_of_the_vendors_ros_package(monkeypatch: pytest.MonkeyPatch) -> None:
     # any message class will do: the message itself is handed in below
-    monkeypatch.setattr(glove_driver, "VENDOR_TYPE", "dexpie_msgs/msg/GloveErgonomics")
+    monkeypatch.setattr(glove_listener, "VENDOR_TYPE", "dexpie_msgs/msg/GloveErgonomics")
     with world() as w:
         node = w.add(glove_driver.GloveDriver())
         peer = w.add(ContractNode("listener"))
@@ -97,6 +101,57 @@ def test_gloves_of_the_vendors_ros_package(monkeypatch: pytest.MonkeyPatch) -> N
         assert heard[0].side == "right" and list(heard[0].type) == list(ERGONOMICS)
         assert heard[0].value[0] >= 10.0
         assert node.judge(node.device.status()).level is Level.OK
+
+
+def test_the_commands_hear_the_vendors_messages_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """`dexpie calibrate glove` where the glove comes over the vendor's ROS package."""
+    monkeypatch.setattr(glove_listener, "VENDOR_TYPE", "dexpie_msgs/msg/GloveErgonomics")
+    monkeypatch.setattr(commands, "CONNECT_S", 20.0)
+    asked: list[str] = []
+    made: list[Any] = []
+
+    def closed() -> float:
+        return float(len(asked) > 1)
+
+    def glove_of(p: Any) -> Any:
+        # the message class that stands in has other fields: content comes from here, time from ROS
+        glove = glove_listener.glove_of(p)
+        assert isinstance(glove, glove_listener.ListeningGlove)
+        offer, retarget = glove.offer, LinearRetargeting()
+
+        def translated(_message: Any) -> None:
+            values = {
+                **dict.fromkeys(ERGONOMICS, 3.0),
+                **retarget.inverse(np.full(6, 1 - closed())),
+            }
+            jitter = np.random.default_rng().uniform(-0.1, 0.1)
+            entries = [SimpleNamespace(type=k, value=v + jitter) for k, v in values.items()]
+            offer(SimpleNamespace(side="Right", ergonomics=entries))
+
+        glove.offer = translated  # type: ignore[method-assign,assignment]
+        made.append(glove)
+        return glove
+
+    code = (
+        "import time, rclpy\nfrom dexpie_ros.nodes.base import interface\nrclpy.init()\n"
+        "node = rclpy.create_node('manus')\ncls = interface('dexpie_msgs/msg/GloveErgonomics')\n"
+        "out = node.create_publisher(cls, '/manus_glove_1', 10)\n"
+        "while True:\n    out.publish(cls())\n    time.sleep(0.02)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as vendor:
+        try:
+            stored = commands.calibrate_glove(None, tmp_path, asked.append, glove_of)
+        finally:
+            vendor.kill()
+    found = calibration.load(stored, "glove", RetargetingConfig, "right")
+    assert found.index.open_deg == pytest.approx(5.0, abs=0.2)
+    assert found.index.closed_deg == pytest.approx(90.0, abs=0.2)
+    assert not rclpy.ok(), "ROS is let go of"
+    silent = glove_listener.glove_of(GloveDriverParameters())
+    status = probe(silent, timeout=0.3)
+    assert status.level is Level.ERROR and "is manus_data_publisher running" in status.message
 
 
 def test_a_missing_vendor_package_is_an_error_only_where_it_was_asked_for() -> None:

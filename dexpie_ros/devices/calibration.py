@@ -125,9 +125,13 @@ def still_pose(samples: Sequence[ArrayLike], what: str) -> Array:
     ConfigError naming ``what`` where it turned by more than ``SHAKY_DEG`` meanwhile.
     """
     poses = np.stack([np.asarray(sample, np.float64) for sample in samples])
-    u, _, vt = np.linalg.svd(poses[:, :3, :3].sum(axis=0))
-    mean: Array = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-    off = [float(geometry.rotation_angle(mean, pose[:3, :3])) for pose in poses]
+    rotations = poses[:, :3, :3]
+    # twice: the second time without single poses far off, of before or of a bad view
+    for _ in range(2):
+        u, _, vt = np.linalg.svd(rotations.sum(axis=0))
+        mean: Array = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+        off = np.array([geometry.rotation_angle(mean, pose[:3, :3]) for pose in poses])
+        rotations = poses[off <= 2 * np.median(off), :3, :3]
     spread = float(np.degrees(np.percentile(off, 80)))
     if spread > SHAKY_DEG:
         raise ConfigError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,16 @@ HAND_TRAVEL_S = 2.0
 Ask = Callable[[str], object]
 
 
-def add_parser(groups: argparse._SubParsersAction) -> None:
-    """Hook the commands into `dexpie`."""
+def add_parser(groups: argparse._SubParsersAction, glove_of: Any = None) -> None:
+    """Hook the commands into `dexpie`. ``glove_of``: see :func:`calibrate_glove`."""
     parser = groups.add_parser("calibrate", help="glove, tracker mounting, range of the hand")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for kind, run, text in (
-        ("glove", calibrate_glove, "open hand, then a fist with the thumb across the palm"),
+        (
+            "glove",
+            partial(calibrate_glove, glove_of=glove_of),
+            "open hand, then a fist with the thumb across the palm",
+        ),
         ("tracker", calibrate_tracker, "turn the hand about the end effector's x and z axes"),
         ("hand", calibrate_hand, "opens and closes the robot's hand; keep it empty and clear"),
     ):
@@ -60,20 +65,24 @@ def _runner(
     return command
 
 
-def calibrate_glove(parameters: Path | None, folder: Path, ask: Ask) -> Path:
-    """Reference angles of the operator's glove. ``ask`` shows a prompt and waits for the person."""
+def calibrate_glove(parameters: Path | None, folder: Path, ask: Ask, glove_of: Any = None) -> Path:
+    """Reference angles of the operator's glove. ``ask`` shows a prompt and waits for the person.
+
+    ``glove_of`` makes the glove from the driver's parameters; without it the glove speaks ZMQ.
+    """
     from dexpie_ros.devices import calibration
     from dexpie_ros.devices.driver_parameters import GloveDriverParameters, read
     from dexpie_ros.devices.manus_glove import ManusGlove
 
-    settings = read(parameters, "glove_driver", GloveDriverParameters).glove
-    with _Running(ManusGlove(settings)) as glove:
+    driver = read(parameters, "glove_driver", GloveDriverParameters)
+    made = glove_of(driver) if glove_of is not None else ManusGlove(driver.glove)
+    with _Running(made) as glove:
         poses = []
         for pose in ("flat open hand, fingers together", "fist with the thumb across the palm"):
             ask(f"{pose}: hold it still, then press Enter ")
             poses.append([sample.ergonomics for sample in _collect(glove, HOLD_S)])
     found = calibration.calibrate_glove(*poses)
-    return _store(folder, "glove", settings.side, found)
+    return _store(folder, "glove", driver.glove.side, found)
 
 
 def calibrate_tracker(parameters: Path | None, folder: Path, ask: Ask) -> Path:

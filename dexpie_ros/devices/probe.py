@@ -78,11 +78,16 @@ def probe(device: Worker[Any], timeout: float = 3.0) -> Status:
     return status
 
 
-def probe_all(parameters: str | Path | None, timeout: float = 3.0) -> list[Status]:
+def probe_all(
+    parameters: str | Path | None,
+    timeout: float = 3.0,
+    glove_of: Callable[[GloveDriverParameters], ManusGlove] | None = None,
+) -> list[Status]:
     """All devices of a cell at the same time, in the order arm, hand, cameras, tracker, glove.
 
     ``parameters``: the ROS parameter file with their addresses; None: the defaults. A device that
     is not configured is an ERROR that says so. ConfigError where the file cannot be used.
+    ``glove_of`` makes the glove; without it the glove speaks ZMQ.
     """
     arm = read(parameters, "arm_driver", ArmDriverParameters).arm
     hand = read(parameters, "hand_driver", HandDriverParameters).calibrated()
@@ -91,7 +96,8 @@ def probe_all(parameters: str | Path | None, timeout: float = 3.0) -> list[Statu
         for name in ("front", "wrist")
     }
     tracker = read(parameters, "tracker_driver", TrackerDriverParameters)
-    glove = read(parameters, "glove_driver", GloveDriverParameters).glove
+    glove = read(parameters, "glove_driver", GloveDriverParameters)
+    make_glove = glove_of or (lambda p: ManusGlove(p.glove))
     jobs: list[Callable[[], Status]] = [
         lambda: probe_arm(arm),
         lambda: probe(InspireHand(hand), timeout),
@@ -100,7 +106,7 @@ def probe_all(parameters: str | Path | None, timeout: float = 3.0) -> list[Statu
     cube = tracker.tracker == "aruco"
     if not cube:
         jobs.append(lambda: probe(vive_tracker(tracker.vive), timeout))
-    jobs.append(lambda: probe(ManusGlove(glove), timeout))
+    jobs.append(lambda: probe(make_glove(glove), timeout))
     with ThreadPoolExecutor(len(jobs)) as pool:
         found = list(pool.map(_configured, jobs))
     if cube:

@@ -6,17 +6,15 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from dexpie_ros.config import ConfigError
 from dexpie_ros.devices.device import Level, Status
 from dexpie_ros.devices.driver_parameters import GloveDriverParameters
 from dexpie_ros.devices.manus_glove import GloveSample, ManusGlove
-from dexpie_ros.nodes.base import interface
 from dexpie_ros.nodes.device_node import DeviceNode
+from dexpie_ros.nodes.glove_listener import vendor_class
 from dexpie_ros.runtime import declare_config, qos_profile, run_node
 
 RATE_HZ = 90.0
 """At most; the hand's own clock (DexHiL). The vendor's SDK delivers up to 120 Hz."""
-VENDOR_TYPE = "manus_ros2_msgs/msg/ManusGlove"
 
 
 class GloveDriver(DeviceNode):
@@ -41,17 +39,9 @@ class GloveDriver(DeviceNode):
 
     def _subscribe_to_vendor(self) -> bool:
         p = self._parameters_read
-        if p.source == "zmq" or p.hardware == "emulated":
+        message_class = vendor_class(p)
+        if message_class is None:
             return False
-        try:
-            message_class = interface(VENDOR_TYPE)
-        except ImportError:
-            if p.source == "auto":
-                return False
-            raise ConfigError(
-                "source is ros but manus_ros2_msgs is not installed: source the workspace of the "
-                "vendor's package, or set source: zmq"
-            ) from None
         # The vendor's QoS differs by version; best effort hears every publisher.
         qos = qos_profile("sensor", best_effort=True)
         for topic in p.topics:
