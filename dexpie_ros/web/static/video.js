@@ -27,7 +27,7 @@ export class VideoMaker {
         await new Promise((done) => { setTimeout(done, EVERY_MS); });
         video = await get("/api/video", { id: video.id });
         this.bar.value = video.progress;
-        this.share.textContent = video.state === "waiting" ? "waiting for another video" : `${Math.floor(100 * video.progress)} %`;
+        this.share.textContent = video.state === "waiting" ? "about to begin" : `${Math.floor(100 * video.progress)} %`;
       }
       this.over(video);
     } catch (error) {
