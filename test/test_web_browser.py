@@ -210,7 +210,7 @@ def test_compare_a_failure_with_its_correction(where, window):
         left, right = page.locator(".lane-position .limits").all_inner_texts()
         assert left == right, "the same scale, or curves could not be compared"
         # who drives is told by the height of the band too
-        bands = page.locator(".two section >> nth=1").locator(".lane-driver")
+        bands = page.locator(".two > section >> nth=1").locator(".lane-driver")
         human, policy = (
             float(bands.locator(f"rect.source-{name}").first.get_attribute("height"))
             for name in ("human", "policy")
