@@ -5,6 +5,8 @@ Imported only by launch files; `launch` belongs to a ROS 2 installation and is n
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -25,6 +27,7 @@ def launch_description(name: str) -> LaunchDescription:
     def actions(context: LaunchContext) -> list[ExecuteProcess]:
         values = {key: LaunchConfiguration(key).perform(context) for key in arguments}
         folder = tempfile.mkdtemp(prefix="dexpie-launch-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return [
             node_action(replace(spec, env={RUN_FOLDER_VARIABLE: folder, **spec.env}))
             for spec in stack(name, **values)
