@@ -214,6 +214,26 @@ def test_an_incident_is_reported_once_and_a_new_one_again(tmp_path):
         assert watch.look(T0 + 50 * STEP, 3) == []
 
 
+def test_a_stream_that_is_slow_is_told_from_one_that_loses_messages(tmp_path):
+    """The arm says 125 Hz by contract; here it is set to 25 Hz, and loses two messages."""
+    with EpisodeWriter(tmp_path / "a", EpisodeInfo("a")) as writer:
+        watch = Watch(writer)
+        looks = []
+        for k in (*range(20), *range(22, 40)):
+            writer.write(*pose(k))
+            looks += watch.look(T0 + k * STEP, queue_dropped=0)
+        writer.finish("success")
+    slow = "25.0 Hz instead of 125 Hz"
+    # Until its own rate is known, every gap looks like a loss.
+    assert looks == [
+        "/arm/tcp_pose: 4 messages lost within a second",
+        f"/arm/tcp_pose: {slow}",
+        "/arm/tcp_pose: 2 messages lost within a second",
+    ]
+    figures = read_episode_file(tmp_path / "a").statistics["streams"]["/arm/tcp_pose"]
+    assert (figures["slow"], figures["dropped"], figures["expected"]) == (slow, 2, 40)
+
+
 def test_a_full_disk_refuses_the_start_and_ends_the_running_episode(tmp_path, monkeypatch):
     recording = make(RecordingConfig(minimum_free_gb=5, writer=WriterConfig(durable=False)))
     usage = type(module.shutil.disk_usage("/"))

@@ -133,10 +133,10 @@ def test_the_moment_before_is_in_the_bag_and_the_end_says_how_it_went(robot: Rob
     content = read_episode_file(robot.folder / "a")
     assert content is not None and content.steps == 20
     stream = content.statistics["streams"]["/arm/tcp_pose"]
-    assert stream["received"] == len(steps) and stream["expected"] > stream["received"]
+    assert 20 < stream["received"] <= stream["expected"]
     assert 0 < stream["rate_hz"] < 40 and stream["jitter_ms"] > 0
-    for words in ("a: success", "20 control steps", f"/arm/tcp_pose lost {stream['dropped']} of",
-                  "nothing came on /teleop/tracker"):  # fmt: skip
+    for words in ("a: success", "20 control steps", f"/arm/tcp_pose {stream['slow']}",
+                  "Hz instead of 125 Hz", "nothing came on /teleop/tracker"):  # fmt: skip
         assert words in answer.message, answer.message
 
 

@@ -18,6 +18,8 @@ def summary(content: EpisodeFile) -> str:
         f"{content.steps} control steps ({share:.0f} % by the operator), {content.messages} messages"
     ]
     for name, s in _streams(content).items():
+        if s.get("slow"):
+            words.append(f"{name} {s['slow']}")
         if s.get("dropped"):
             words.append(f"{name} lost {s['dropped']} of {s.get('expected', '?')}")
     silent = content.statistics.get("silent")

@@ -251,6 +251,7 @@ class Watch:
     def __init__(self, writer: EpisodeWriter) -> None:
         self._writer = writer
         self._lost: dict[str, int] = {}
+        self._slow: set[str] = set()
         self.wrong: dict[str, str] = {}
         """By topic or resource: what was wrong at the last look."""
 
@@ -263,7 +264,7 @@ class Watch:
             lost = stream.dropped - self._lost.get(name, 0)
             if stream.late(now_ns):
                 said[name] = f"{name}: silent for {stream.silent_ns(now_ns) / 1e9:.1f} s"
-            elif lost:
+            elif lost > 0:
                 said[name] = f"{name}: {lost} messages lost within a second"
             self._lost[name] = stream.dropped
         lost = queue_dropped - self._lost.get("", 0)
@@ -272,6 +273,11 @@ class Watch:
         self._lost[""] = queue_dropped
         news = [message for name, message in said.items() if name not in self.wrong]
         self.wrong = said
+        for name, stream in self._writer.streams.items():
+            if stream.slow and name not in self._slow:
+                # By its setting, most likely: said once, and no trouble.
+                self._slow.add(name)
+                news.append(f"{name}: {stream.slow}")
         return news
 
 

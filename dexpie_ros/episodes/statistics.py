@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+_LEARN = 16
+"""Gaps from which a stream's own period is learned."""
+_SLOW = 1.5
+"""A stream that is regularly so much slower than it should be is slow; it does not lose messages."""
 
 
 @dataclass
@@ -12,17 +17,27 @@ class StreamStatistics:
     """Running figures of one topic; ``add`` for every message."""
 
     period_ns: float = 0.0
-    """Nominal period; 0: published on change, nothing is expected."""
+    """Nominal period; 0: published on change, nothing is expected. Of a stream that is regularly
+    slower (a camera set to 30 Hz) its own, so that what is lost of it can be told."""
     received: int = 0
     bytes: int = 0
     dropped: int = 0
-    """Messages missing between two others, judged by the nominal period."""
+    """Messages missing between two others, judged by the period."""
     max_gap_ns: int = 0
     max_delay_ns: int = 0
     _first: int = 0
     _last: int = 0
     _sum_squares: float = 0.0
     _delay: int = 0
+    _gaps: list[int] = field(default_factory=list)
+    _nominal_ns: float = 0.0
+
+    @property
+    def slow(self) -> str:
+        """``29.9 Hz instead of 60 Hz``, or nothing."""
+        if not self._nominal_ns:
+            return ""
+        return f"{1e9 / self.period_ns:.1f} Hz instead of {1e9 / self._nominal_ns:g} Hz"
 
     def add(self, stamp_ns: int, log_time_ns: int, size: int) -> None:
         """Count a message captured at ``stamp_ns`` that reached the recorder at ``log_time_ns``."""
@@ -32,6 +47,9 @@ class StreamStatistics:
             self.max_gap_ns = max(self.max_gap_ns, gap)
             if self.period_ns:
                 self.dropped += max(0, round(gap / self.period_ns) - 1)
+                if len(self._gaps) < _LEARN:
+                    self._gaps.append(gap)
+                    self._learn()
         else:
             self._first = stamp_ns
         self._last = stamp_ns
@@ -40,6 +58,12 @@ class StreamStatistics:
         self.max_delay_ns = max(self.max_delay_ns, delay)
         self.received += 1
         self.bytes += size
+
+    def _learn(self) -> None:
+        median = sorted(self._gaps)[len(self._gaps) // 2]
+        if len(self._gaps) == _LEARN and median > _SLOW * self.period_ns:
+            self._nominal_ns, self.period_ns = self.period_ns, float(median)
+            self.dropped = sum(max(0, round(gap / median) - 1) for gap in self._gaps)
 
     def silent_ns(self, now_ns: int) -> int:
         """Since the last message, 0 before the first."""
@@ -60,6 +84,7 @@ class StreamStatistics:
         if self.period_ns:
             expected = round(span / self.period_ns) + 1 if self.received else 0
         return {
+            **({"slow": self.slow} if self.slow else {}),
             "received": self.received,
             "expected": expected,
             "dropped": self.dropped,
