@@ -3,10 +3,12 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from urllib.parse import quote
 
 import cv2
 import factories
+import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="needs the extra `web`: pip install -e '.[web]'")
@@ -17,6 +19,7 @@ from dexpie_ros.critic.label import Labels
 from dexpie_ros.episodes.annotations import annotate
 from dexpie_ros.episodes.episode import EpisodeError
 from dexpie_ros.episodes.labels import write_labels
+from dexpie_ros.episodes.reader import read_episode
 from dexpie_ros.evaluation import overlay
 from dexpie_ros.web import videos as module
 from dexpie_ros.web.library import Library, UnknownEpisodeError
@@ -100,6 +103,21 @@ def test_the_same_is_made_once_and_anew_when_something_changed(root, videos):
     assert second is not first
     until(lambda: second.over, "second")
     assert first.file.read_bytes() != second.file.read_bytes(), "the outcome is said at its end"
+
+
+def test_the_video_shows_the_spread_too(root, tmp_path):
+    episode = read_episode(root / "a")
+    ramp = np.linspace(0.0, 1.0, STEPS, dtype=np.float32)
+    plain = Labels(ramp, ramp, ramp, {"critic": "abc"})
+    wide = replace(plain, value_low=np.zeros_like(ramp), value_high=np.ones_like(ramp))
+    seen = []
+    for labels in (plain, wide):
+        file = overlay.write_overlay(tmp_path / "v.mp4", episode, labels)
+        _, frame = cv2.VideoCapture(str(file)).read()
+        seen.append(frame[-150:].astype(int))
+    lighter = (seen[1] - seen[0]).mean(axis=2)
+    # everywhere between the lowest and the highest value, nowhere above
+    assert lighter[50:110, 40:-40].mean() > 20 and abs(lighter[:28].mean()) < 5
 
 
 @pytest.fixture

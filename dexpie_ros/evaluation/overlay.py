@@ -2,7 +2,7 @@
 
 As in the paper's figures 7 and 12: the value runs along under the pictures over a ground that is
 green where the step was judged good, yellow where unclear, red where bad; segments driven by a
-person are marked. The same is said in words, for those who cannot tell the colours.
+person are marked. A lighter band holds 10 to 90 % of the critic's distribution, where it is known. The same is said in words, for those who cannot tell the colours.
 """
 
 from __future__ import annotations
@@ -122,11 +122,17 @@ class _Curve:
         self._seconds = (episode.time_ns - episode.time_ns[0]) * 1e-9
         self._outcome = episode.outcome
         steps = len(episode)
-        low, high = float(self._value.min()), float(self._value.max())
+        spread = () if labels.value_low is None else (labels.value_low, labels.value_high)
+        rows = [self._value, *(np.asarray(row, np.float64) for row in spread)]
+        low, high = min(float(r.min()) for r in rows), max(float(r.max()) for r in rows)
         self._x = np.linspace(_MARGIN, width - _MARGIN, max(steps, 2)).round().astype(int)
         top, bottom = 34, _CURVE_HEIGHT - _MARGIN - 14
-        share = (self._value - low) / max(high - low, 1e-6)
-        self._y = (bottom - 6 - share * (bottom - top - 12)).round().astype(int)
+        self._y, *self._spread = (
+            (bottom - 6 - (row - low) / max(high - low, 1e-6) * (bottom - top - 12))
+            .round()
+            .astype(int)
+            for row in rows
+        )
         self._still = self._draw(width, top, bottom)
         self._top, self._bottom = top, bottom
 
@@ -143,6 +149,11 @@ class _Curve:
             if a > 0:
                 tip = np.array([[x[a] - 6, top - 9], [x[a] + 6, top - 9], [x[a], top]])
                 cv2.fillPoly(still, [tip.astype(np.int32)], _PERSON, cv2.LINE_AA)
+        if self._spread:
+            lower, upper = (np.stack([x[: len(y)], y], axis=1) for y in self._spread)
+            band = still.copy()
+            cv2.fillPoly(band, [np.concatenate([lower, upper[::-1]]).astype(np.int32)], _INK)
+            still = np.asarray(cv2.addWeighted(band, 0.3, still, 0.7, 0.0), np.uint8)
         line = np.stack([x[: len(self._y)], self._y], axis=1).astype(np.int32)
         cv2.polylines(still, [line], False, _INK, 2, cv2.LINE_AA)
         return still
