@@ -23,6 +23,7 @@ from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.episode_file import read_episode_file, write_episode_file
 from dexpie_ros.episodes.recording import Recording, RecordingConfig, Watch
 from dexpie_ros.episodes.repair import repair
+from dexpie_ros.episodes.statistics import StreamStatistics
 
 T0 = factories.START_NS
 STEP = 40_000_000
@@ -232,6 +233,16 @@ def test_a_stream_that_is_slow_is_told_from_one_that_loses_messages(tmp_path):
     ]
     figures = read_episode_file(tmp_path / "a").statistics["streams"]["/arm/tcp_pose"]
     assert (figures["slow"], figures["dropped"], figures["expected"]) == (slow, 2, 40)
+
+
+def test_messages_in_the_wrong_order_are_no_losses():
+    stream = StreamStatistics(period_ns=STEP)
+    for k in (0, 1, 2, 5, 4, 3, 6, 7, 9):
+        stream.add(k * STEP, k * STEP, 1)
+    figures = stream.summary()
+    assert figures["out_of_order"] == 2 and figures["received"] == 9 and figures["expected"] == 10
+    # 3 and 4 were missing when 5 came; that they came after all does not excuse the writer.
+    assert figures["dropped"] == 3
 
 
 def test_a_full_disk_refuses_the_start_and_ends_the_running_episode(tmp_path, monkeypatch):

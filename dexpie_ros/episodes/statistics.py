@@ -23,6 +23,8 @@ class StreamStatistics:
     bytes: int = 0
     dropped: int = 0
     """Messages missing between two others, judged by the period."""
+    out_of_order: int = 0
+    """Messages older than one that came before them."""
     max_gap_ns: int = 0
     max_delay_ns: int = 0
     _first: int = 0
@@ -42,22 +44,28 @@ class StreamStatistics:
     def add(self, stamp_ns: int, log_time_ns: int, size: int) -> None:
         """Count a message captured at ``stamp_ns`` that reached the recorder at ``log_time_ns``."""
         if self.received:
-            gap = stamp_ns - self._last
-            self._sum_squares += float(gap) * gap
-            self.max_gap_ns = max(self.max_gap_ns, gap)
-            if self.period_ns:
-                self.dropped += max(0, round(gap / self.period_ns) - 1)
-                if len(self._gaps) < _LEARN:
-                    self._gaps.append(gap)
-                    self._learn()
+            self._after(stamp_ns - self._last)
         else:
             self._first = stamp_ns
-        self._last = stamp_ns
+        self._last = max(self._last, stamp_ns)
         delay = log_time_ns - stamp_ns
         self._delay += delay
         self.max_delay_ns = max(self.max_delay_ns, delay)
         self.received += 1
         self.bytes += size
+
+    def _after(self, gap: int) -> None:
+        """``gap``: from the newest stamp so far."""
+        if gap < 0:
+            self.out_of_order += 1
+            return
+        self._sum_squares += float(gap) * gap
+        self.max_gap_ns = max(self.max_gap_ns, gap)
+        if self.period_ns:
+            self.dropped += max(0, round(gap / self.period_ns) - 1)
+            if len(self._gaps) < _LEARN:
+                self._gaps.append(gap)
+                self._learn()
 
     def _learn(self) -> None:
         median = sorted(self._gaps)[len(self._gaps) // 2]
@@ -84,6 +92,7 @@ class StreamStatistics:
         if self.period_ns:
             expected = round(span / self.period_ns) + 1 if self.received else 0
         return {
+            **({"out_of_order": self.out_of_order} if self.out_of_order else {}),
             **({"slow": self.slow} if self.slow else {}),
             "received": self.received,
             "expected": expected,
