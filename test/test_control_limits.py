@@ -142,3 +142,18 @@ def test_hold_and_missing_reset():
 def test_a_box_that_is_inside_out_is_refused():
     with pytest.raises(ConfigError, match=r"workspace_lower\.y"):
         from_dict(LimitsConfig, {"workspace_lower": [0, 2, 0]})
+
+
+def test_command_does_not_run_away_from_a_robot_that_cannot_follow():
+    """Straight away at 10 mm a step from a robot that stands still: it ends at 0.25 m, upright."""
+    limiter = Limiter(LimitsConfig(lead=0.25))
+    stands = Pose(np.array([0.4, 0.0, 0.3]), np.array([0.0, 0.0, 0.0, 1.0]))
+    limiter.reset(Command(stands, np.zeros(6)))
+    for k in range(1, 60):
+        goal = Command(Pose(np.array([0.4 + 0.01 * k, 0.0, 0.3]), stands.quaternion), np.zeros(6))
+        command = limiter.limit(goal, measured=stands)
+        if k <= 25:
+            assert command is goal, "within the limit nothing is changed"
+    np.testing.assert_allclose(command.tcp.position, [0.65, 0.0, 0.3], atol=1e-12)
+    assert limiter.statistics.lead == 59 - 25
+    assert limiter.limit(goal) is not None and limiter.last.tcp.position[0] > 0.65

@@ -145,12 +145,12 @@ class Player:
             assert np.array_equal(command.hand, last.hand)
         # One source: the command is that source's wish behind the limits, nothing else.
         if step.source is Source.POLICY:
-            wish = allowed.limit(step.proposal)
+            wish = allowed.limit(step.proposal, measured=self.robot.tcp)
             assert np.array_equal(command.tcp.position, wish.tcp.position)
             assert np.array_equal(command.hand, wish.hand)
         if step.source in (Source.HUMAN, Source.BLEND):
             assert given is not None and step.human is not None
-            wish = allowed.limit(Command(step.human.tcp, command.hand))
+            wish = allowed.limit(Command(step.human.tcp, command.hand), measured=self.robot.tcp)
             np.testing.assert_allclose(command.tcp.position, wish.tcp.position, atol=1e-12)
         # Limits, whatever happened.
         distance, angle = q.distance_and_angle(last.tcp, command.tcp)

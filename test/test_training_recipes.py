@@ -162,3 +162,18 @@ def test_nothing_to_learn_from_is_said(episodes):
     with pytest.raises(DatasetError, match="no training windows"):
         concatenate([])
     assert len(RECIPES) == 6
+
+
+def test_commands_that_the_robot_did_not_follow_are_not_learned_from():
+    """From step 20 on the command runs away from a robot that is stuck, step 30 is near again."""
+    episode = reach(3, 40)
+    command = episode.command_tcp.copy()
+    command[20:30, 0, 3] = episode.tcp[20:30, 0, 3] + 1.8
+    stuck = replace(episode, command_tcp=command)
+    assert episode_windows(episode, SPEC, 24).largest_position < 0.5
+    windows = episode_windows(stuck, SPEC, 24)
+    assert set(range(40)) - set(windows.tick.tolist()) == set(range(20, 30))
+    assert windows.largest_position < 0.5
+    valid = dict(zip(windows.tick.tolist(), windows.valid.tolist(), strict=True))
+    assert (valid[0], valid[19], valid[30]) == (20, 1, 10)
+    assert episode_windows(stuck, SPEC, 24, max_lead=2.0).largest_position > 1.7

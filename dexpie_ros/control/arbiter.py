@@ -231,7 +231,7 @@ class Arbiter(Modes):
         if self._waiting:
             self._waiting = False
             self._set(Mode.POLICY, DRIVES[Mode.POLICY])
-        return Source.POLICY, self.limiter.limit(proposal, robot.hand_force)
+        return Source.POLICY, self.limiter.limit(proposal, robot.hand_force, robot.tcp)
 
     def _human_step(
         self, time_ns: int, follower: Command | None, robot: RobotState
@@ -247,7 +247,7 @@ class Arbiter(Modes):
             self._anchor_afresh = False
         goal = self._takeover.goal(time_ns, follower, self.limiter.require())
         source = Source.BLEND if goal.blending else Source.HUMAN
-        return source, self.limiter.limit(goal.executed, robot.hand_force), goal.human
+        return source, self.limiter.limit(goal.executed, robot.hand_force, robot.tcp), goal.human
 
     def _upcoming(self, time_ns: int, source: Source, command: Command) -> tuple[Command, ...]:
         n = self.config.max_delay

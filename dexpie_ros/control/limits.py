@@ -49,6 +49,9 @@ class LimitsConfig:
     """m, corner of the box in `base` that the TCP stays in"""
     workspace_upper: tuple[float, float, float] = (1.0, 1.0, 1.2)
     """m, opposite corner"""
+    lead: float = Field(0.25, gt=0)
+    """m by which the commanded TCP may be away from the measured one: a robot that cannot follow
+    (blocked, out of reach) is not told to go ever further"""
     hand_force: float | None = Field(None, gt=0)
     """N; a finger that measures more closes no further. None: not limited here."""
 
@@ -66,6 +69,7 @@ class LimitStatistics:
     """Control steps at which a limit changed the command, by limit."""
 
     workspace: int = 0
+    lead: int = 0
     linear: int = 0
     angular: int = 0
     hand: int = 0
@@ -109,12 +113,15 @@ class Limiter:
         self._state = _State(state.command, ZERO, ZERO)
         return state.command
 
-    def limit(self, goal: Command, hand_force: Array | None = None) -> Command:
+    def limit(
+        self, goal: Command, hand_force: Array | None = None, measured: Pose | None = None
+    ) -> Command:
         """The allowed command nearest to ``goal``, and the new last command.
 
-        ``hand_force`` (6,) is what was measured, N. Raises RuntimeError before :meth:`reset`.
+        ``hand_force`` (6,) and the TCP are what was measured, N and in `base`; without them those
+        limits do not apply. Raises RuntimeError before :meth:`reset`.
         """
-        self._state, clipped = self._advance(self._require(), goal, hand_force)
+        self._state, clipped = self._advance(self._require(), goal, hand_force, measured)
         for name in dict.fromkeys(clipped):
             setattr(self.statistics, name, getattr(self.statistics, name) + 1)
         self.statistics.steps += bool(clipped)
@@ -140,12 +147,17 @@ class Limiter:
         return self._state
 
     def _advance(
-        self, state: _State, goal: Command, force: Array | None
+        self, state: _State, goal: Command, force: Array | None, measured: Pose | None = None
     ) -> tuple[_State, list[str]]:
         clipped: list[str] = []
         tcp = self._inside(goal.tcp)
         if tcp is not goal.tcp:
             clipped.append("workspace")
+        if measured is not None:
+            near = self._near(tcp, measured)
+            if near is not tcp:
+                clipped.append("lead")
+                tcp = near
         linear, angular = motion(state.command.tcp, tcp)
         scale = self._scale(
             linear, state.linear, self.config.linear_speed, self.config.linear_acceleration
@@ -177,6 +189,14 @@ class Limiter:
             min(max(p, low), high) for p, low, high in zip(position, lower, upper, strict=True)
         ]
         return tcp if tuple(inside) == position else Pose(np.array(inside), tcp.quaternion)
+
+    def _near(self, tcp: Pose, measured: Pose) -> Pose:
+        """``tcp``, or where the way there from ``measured`` leaves the sphere of radius `lead`."""
+        away = tcp.position - measured.position
+        distance = math.sqrt(float(away @ away))
+        if distance <= self.config.lead:
+            return tcp
+        return Pose(measured.position + away * (self.config.lead / distance), tcp.quaternion)
 
     def _scale(self, step: Vector, last: Vector, speed: float, acceleration: float) -> float:
         """Share of ``step`` that is allowed after ``last``: a bound on speed and on speeding up."""

@@ -32,7 +32,13 @@ from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels
 from dexpie_ros.geometry import Array
 from dexpie_ros.policy.observation import ObservationSpec
-from dexpie_ros.training.dataset import DatasetError, Windows, concatenate, episode_windows
+from dexpie_ros.training.dataset import (
+    MAX_LEAD,
+    DatasetError,
+    Windows,
+    concatenate,
+    episode_windows,
+)
 
 Recipe = Literal["bc", "hg_dagger", "hg_fast", "recap", "dexhil", "dexpie"]
 RECIPES: tuple[str, ...] = get_args(Recipe)
@@ -83,6 +89,7 @@ def build(
     horizon: int,
     human_share: float = 1.0,
     skip_flagged: bool = True,
+    max_lead: float = MAX_LEAD,
 ) -> TrainingSet:
     """Select, cut and condition the windows of ``recipe``.
 
@@ -93,7 +100,10 @@ def build(
     if recipe not in RECIPES:
         raise DatasetError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")
     chosen = select(recipe, episodes)
-    parts = [episode_windows(e, spec, horizon, first_tick(recipe, e), skip_flagged) for e in chosen]
+    parts = [
+        episode_windows(e, spec, horizon, first_tick(recipe, e), skip_flagged, max_lead)
+        for e in chosen
+    ]
     windows = concatenate(parts)
     optimality = np.ones(len(windows))
     if CONDITIONS[recipe] != "none":

@@ -29,7 +29,7 @@ from dexpie_ros.training.batches import (
     frozen_features,
     missing_images,
 )
-from dexpie_ros.training.dataset import DatasetError
+from dexpie_ros.training.dataset import MAX_LEAD, DatasetError
 from dexpie_ros.training.loop import Loop, LoopConfig, Progress, Result
 from dexpie_ros.training.recipes import CONDITIONS, Recipe, TrainingSet, build
 
@@ -42,6 +42,8 @@ class DataConfig:
     """A chunk counts as human where at least this share of its steps is (paper: all)."""
     skip_flagged: bool = True
     """Leave out steps at which a stream was out of tolerance."""
+    max_lead: Annotated[float, Field(gt=0.0)] = MAX_LEAD
+    """m between commanded and measured TCP: beyond it the robot did not do what it was told."""
     observation_noise: Annotated[float, Field(ge=0.0)] = 0.0
     """Standard deviation of noise on the normalised observation vector."""
 
@@ -112,6 +114,7 @@ def train_actor(
         settings.action.horizon,
         config.data.human_share,
         config.data.skip_flagged,
+        config.data.max_lead,
     )
     lacking = missing_images(data.episodes, settings.observation.images)
     if lacking:
