@@ -147,7 +147,7 @@ function facts(about, tags) {
       tags.map((tag) => [h("a", { href: address("/labels", { episode: about.name, tag }), download: "" }, `labels ${tag}`), ", "]).flat(), "for Foxglove or Rerun; a ",
       h("a", { href: "/foxglove_layout.json", download: "" }, "Foxglove layout"), " for it."),
     h("dl", {}, pairs.filter(([, value]) => value !== "").flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, String(value))])),
-    streams.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Stream", "Hz", "Lost", "Longest gap"].map((t) => h("th", { scope: "col" }, t)))),
+    streams.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Stream", "Hz", "Lost", "Gap, ms"].map((t, i) => h("th", { scope: "col", class: i ? "number" : "" }, t)))),
       h("tbody", {}, streams.map(([name, v]) => h("tr", {}, h("td", {}, name), h("td", { class: "number" }, Number(v.rate_hz || 0).toFixed(1)),
-        h("td", { class: "number" }, v.dropped ?? 0), h("td", { class: "number" }, `${v.max_gap_ms ?? 0} ms`)))))) : null);
+        h("td", { class: "number" }, v.dropped ?? 0), h("td", { class: "number" }, Number(v.max_gap_ms ?? 0).toFixed(0))))))) : null);
 }
