@@ -13,6 +13,7 @@ from web_pages import NAMELESS, UNREADABLE, browser, opened, served
 
 from dexpie_ros.control.types import Mode
 from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.web import live_routes
 
 pytestmark = pytest.mark.slow
 WIDTH, HEIGHT = 160, 120
@@ -137,6 +138,16 @@ def test_a_graph_that_goes_is_not_shown_as_if_it_were_there(page, live: LiveGrap
     assert "the arbiter is silent" in page.locator(".mode").inner_text()
     live.until(lambda: live.pid("intervention_arbiter") not in (None, pid), "it is started again")
     mode(page, live, Mode.HOLD)
+
+
+def test_the_page_leaves_the_graph_when_nobody_looks(page, live: LiveGraph, monkeypatch) -> None:
+    def there() -> bool:
+        return "web_page" in live.client.node.get_node_names()
+
+    live.until(there, "the page is a node of the graph")
+    monkeypatch.setattr(live_routes, "IDLE_S", 0.5)
+    page.goto("about:blank")
+    live.until(lambda: not there(), "the page has left it")
 
 
 def brightness(page) -> tuple[float, float, float]:
