@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from dexpie_ros.episodes.commands import echo, find, player_of
 from dexpie_ros.episodes.episode import EpisodeError
 from dexpie_ros.episodes.replay import Replay
+from dexpie_ros.security import enclave_environment
 
 if TYPE_CHECKING:
     from dexpie_ros.nodes.replay import GraphReplay
@@ -29,6 +31,8 @@ def play(options: argparse.Namespace) -> int:
         raise EpisodeError(
             "replay needs ROS 2 (source it, or `make setup`); --print names the messages without it"
         ) from None
+    for name, value in enclave_environment("replay").items():
+        os.environ.setdefault(name, value)  # with SROS 2 on: what a replay may do
     return _execute(options) if options.execute else _publish(options)
 
 
