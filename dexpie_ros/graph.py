@@ -249,11 +249,13 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         # without it a robot holds until it is back; a simulation would wait for ever
         specs.append(NodeSpec("policy_server", parameters=server, required=sim, respawn=not sim))
     specs += [
-        NodeSpec("intervention_arbiter", parameters=arbiter),
-        NodeSpec("session", parameters=session),
+        # on a robot the others hold meanwhile; a simulation would go on without what it missed
+        NodeSpec("intervention_arbiter", parameters=arbiter, respawn=not sim),
+        NodeSpec("session", parameters=session, respawn=not sim),
     ]
     if record:
-        specs.append(NodeSpec("recorder", parameters={**episodes, "images": v["images"]}))
+        recorder: dict[str, Value] = {**episodes, "images": v["images"]}
+        specs.append(NodeSpec("recorder", parameters=recorder, respawn=not sim))
     return specs
 
 

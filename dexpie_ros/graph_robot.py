@@ -66,8 +66,8 @@ def drivers(v: Mapping[str, bool | int | float | str]) -> list[NodeSpec]:
     ]
     hand = {**device("hand_driver"), **calibration(v, "hand", "calibration")}
     robot = [
-        NodeSpec("arm_driver", parameters=device("arm_driver")),
-        NodeSpec("hand_driver", parameters=hand),
+        NodeSpec("arm_driver", parameters=device("arm_driver"), respawn=True),
+        NodeSpec("hand_driver", parameters=hand, respawn=True),
     ]
     return [*(_emulators(host) if emulated else []), *robot, *cameras, *operator]
 

@@ -49,7 +49,7 @@ def node_action(spec: NodeSpec) -> ExecuteProcess:
             additional_env={"PYTHONUNBUFFERED": "1", **spec.env},
             respawn=spec.respawn,
             respawn_delay=spec.respawn_delay,
-            on_exit=[Shutdown(reason=f"{spec.name} is required")] if spec.required else None,
+            on_exit=_on_exit(spec),
             output="screen",
         )
     return Node(
@@ -62,9 +62,15 @@ def node_action(spec: NodeSpec) -> ExecuteProcess:
         additional_env={"PYTHONUNBUFFERED": "1", **spec.env},
         respawn=spec.respawn,
         respawn_delay=spec.respawn_delay,
-        on_exit=[Shutdown(reason=f"{spec.name} is required")] if spec.required else None,
+        on_exit=_on_exit(spec),
         output="screen",
     )
+
+
+def _on_exit(spec: NodeSpec) -> list[Shutdown] | None:
+    """launch asks at every exit, so that of a node that is started again must not end the graph."""
+    ends = spec.required and not spec.respawn
+    return [Shutdown(reason=f"{spec.name} is required")] if ends else None
 
 
 def _text(value: bool | int | float | str) -> str:

@@ -35,7 +35,8 @@ class NodeSpec:
     required: bool = True
     """Its end ends the graph."""
     respawn: bool = False
-    """It is started again when it dies; then its end does not end the graph."""
+    """It is started again when it dies, and then its end does not end the graph; if ``required``, not
+    when it ends in order, cannot use its configuration or dies at its start."""
     respawn_delay: float = 1.0
     """Seconds."""
     module: str = ""

@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,6 +37,9 @@ from dexpie_ros.shared_memory import remove_stale_segments
 
 LAUNCH = "launch"
 """Name under which the supervisor itself writes to the log."""
+
+SETTLED_S = 4.0
+"""A required node that does not live so long would only be started over and over."""
 
 _CLEAN = {0, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM}
 
@@ -167,6 +171,7 @@ class Supervisor:
                 start_new_session=True,
                 env=environment,
             )
+            began = time.monotonic()
             reading = asyncio.create_task(self._read(spec.name, process))
             ended = asyncio.create_task(process.wait())
             try:
@@ -182,7 +187,8 @@ class Supervisor:
             # None: even KILL did not end it in time (it hangs in the kernel), which is no success
             code = -signal.SIGKILL if process.returncode is None else process.returncode
             state.exit_code = code if code >= 0 else 128 - code
-            if not asked and not self._ending.is_set() and self._starts_again(state):
+            lived = time.monotonic() - began
+            if not asked and not self._ending.is_set() and self._starts_again(state, lived):
                 state.restarts += 1
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._ending.wait(), spec.respawn_delay)
@@ -190,12 +196,15 @@ class Supervisor:
             self._judge(state, code, asked)
             return
 
-    def _starts_again(self, state: NodeState) -> bool:
+    def _starts_again(self, state: NodeState, lived: float) -> bool:
         spec, code = state.spec, state.exit_code
-        if not spec.respawn:
+        if not spec.respawn or (spec.required and code == 0):
             return False
         if code == EXIT_CONFIG:
             self._log(LAUNCH, f"{spec.name} cannot use its configuration: not started again")
+            return False
+        if spec.required and lived < SETTLED_S:
+            self._log(LAUNCH, f"{spec.name} ended {lived:.1f} s after its start: not started again")
             return False
         self._log(
             LAUNCH, f"{spec.name} ended ({describe(code)}); again in {spec.respawn_delay:g} s"

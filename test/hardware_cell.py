@@ -51,15 +51,7 @@ def fit_to_a_small_machine(specs: list[NodeSpec]) -> list[NodeSpec]:
             fitted.append(replace(spec, arguments=(*spec.arguments, *more)))
         else:
             parameters = {**spec.parameters, **PATIENCE.get(spec.kind, {})}
-            again = spec.kind == "intervention_arbiter"  # one of the tests kills it
-            fitted.append(
-                replace(
-                    spec,
-                    parameters=parameters,
-                    required=spec.required and not again,
-                    respawn=spec.respawn or again,
-                )
-            )
+            fitted.append(replace(spec, parameters=parameters))
     return fitted
 
 

@@ -80,3 +80,16 @@ def test_a_killed_teleop_knows_the_operators_alignment_again(cell: Cell) -> None
     cell.until_status("teleop", OK, "before this node was started anew")
     glove.ask("hold")
     vive.ask("place")
+
+
+@pytest.mark.parametrize("driver", ["arm_driver", "hand_driver"])
+def test_a_killed_driver_comes_back_and_nothing_has_moved(cell: Cell, driver: str) -> None:
+    settled(cell)
+    before, openings = cell.tcp(), cell.hand()
+    cell.kill(driver)
+    cell.until_mode(Mode.HOLD, "/arm/" if driver == "arm_driver" else "/hand/")
+    cell.until_status(driver, OK, timeout=30.0)
+    cell.until(lambda: "silent" not in cell.modes[-1][1], "the arbiter did not go on")
+    cell.client.spin_for(0.5)
+    assert np.linalg.norm(cell.tcp() - before) < 0.002
+    assert np.abs(cell.hand() - openings).max() < 0.05

@@ -146,7 +146,7 @@ def test_launch_files_build_what_the_supervisor_starts(fake_launch, name, words)
     ]
     for node, spec in zip(nodes, stack(name, **parse_arguments(words)), strict=True):
         assert node.options["respawn"] is spec.respawn
-        assert (node.options["on_exit"] is not None) is spec.required
+        assert (node.options["on_exit"] is not None) is (spec.required and not spec.respawn)
 
 
 def test_there_is_a_launch_file_for_every_stack():

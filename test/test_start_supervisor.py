@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dexpie_ros import supervisor
 from dexpie_ros.config import ConfigError
 from dexpie_ros.graph import NodeSpec
 from dexpie_ros.running_graph import GraphFailed, RunningGraph
@@ -127,6 +128,21 @@ def test_respawn(log):
         until(lambda: graph.supervisor.nodes["plain"].restarts >= 2)
         assert graph.stop() == 0
     assert "plain ended (exit code 1); again in 0.05 s" in log()
+
+
+def test_a_required_node_is_started_again_only_if_it_lived(log, monkeypatch):
+    node = plain("exit 1", required=True, respawn=True, respawn_delay=0.01)
+    with RunningGraph([node, plain("sleep", "main")], log.path) as graph:
+        assert graph.wait(10) == 1
+        assert graph.supervisor.nodes["plain"].restarts == 0
+    assert "after its start: not started again" in log()
+    monkeypatch.setattr(supervisor, "SETTLED_S", 0.0)
+    with RunningGraph([node, plain("sleep", "main")], log.path) as graph:
+        until(lambda: graph.supervisor.nodes["plain"].restarts >= 2)
+        assert graph.stop() == 0
+    with RunningGraph([plain("exit 0", required=True, respawn=True)], log.path) as graph:
+        assert graph.wait(10) == 0, "it wanted to end"
+        assert graph.supervisor.nodes["plain"].restarts == 0
 
 
 def test_node_that_cannot_use_its_config_is_not_started_again(log):
