@@ -131,7 +131,7 @@ def test_pause_seek_and_rate_take_effect_at_once(path: Path) -> None:
             press(player, " ")
             time.sleep(0.2)
             stood = len(heard)
-            assert "paused" in status(player) and stood < 25
+            assert "paused" in status(player) and stood < 75
             time.sleep(0.5)
             assert len(heard) == stood and not done, "it stands still"
             player.seek(3.0)
@@ -180,21 +180,6 @@ def test_nothing_is_played_over_a_graph_that_acts_on_it(path: Path) -> None:
             other.destroy_node()
 
 
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionClient, Path]]:
-    """The stack that collects, in lockstep, and a demonstration that it recorded."""
-    folder = tmp_path_factory.mktemp("execute")
-    episodes = folder / "episodes"
-    specs = stack("collect", rtf=0, images="none", directory=str(episodes))
-    log = folder / "graph.log"
-    with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
-        client.wait_ready(nodes=[spec.name for spec in specs])
-        client.start("demonstration", seed=SEED, episode_id="demonstration")
-        client.wait_end()
-        assert read_episode(episodes / "demonstration").success, log.read_text()[-2000:]
-        yield client, episodes
-
-
 def replay(
     client: SessionClient, *arguments: str, tend: Callable[[Any], None] = lambda _: None
 ) -> subprocess.CompletedProcess[str]:
@@ -218,6 +203,37 @@ def replay(
         process.kill()
     out, err = process.communicate()
     return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def test_in_real_time_the_arbiter_waits_for_nobody(tmp_path: Path) -> None:
+    """As on the robot: the recording must keep up with the arbiter, and is judged by its caller."""
+    (recorded,) = run_all(LockstepConfig(), [Task("demonstration", SEED)], tmp_path)
+    episodes = tmp_path / "episodes"
+    specs = stack("collect", rtf=1, lockstep=False, images="none", directory=str(episodes))
+    log = tmp_path / "graph.log"
+    with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
+        client.wait_ready(nodes=[spec.name for spec in specs])
+        done = replay(client, str(recorded.directory), "--outcome", "aborted")
+    assert done.returncode == 0, done.stderr + done.stdout
+    first, again = read_episode(recorded.directory), read_episode(next(iter(episodes.iterdir())))
+    if again.outcome == "aborted":  # else the operator was faster to judge it
+        assert f"{len(first)} of {len(first)} commands executed" in done.stdout
+    assert (again.source == Source.POLICY).sum() > 0.8 * len(first)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionClient, Path]]:
+    """The stack that collects, in lockstep, and a demonstration that it recorded."""
+    folder = tmp_path_factory.mktemp("execute")
+    episodes = folder / "episodes"
+    specs = stack("collect", rtf=0, images="none", directory=str(episodes))
+    log = folder / "graph.log"
+    with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
+        client.wait_ready(nodes=[spec.name for spec in specs])
+        client.start("demonstration", seed=SEED, episode_id="demonstration")
+        client.wait_end()
+        assert read_episode(episodes / "demonstration").success, log.read_text()[-2000:]
+        yield client, episodes
 
 
 def test_a_recorded_episode_executed_again_reaches_the_same_outcome(
@@ -282,19 +298,3 @@ def test_an_interrupted_replay_ends_its_episode(live: tuple[SessionClient, Path]
     (path,) = set(episodes.iterdir()) - before
     assert read_episode(path).outcome == "aborted"
     assert not client.running
-
-
-def test_in_real_time_the_arbiter_waits_for_nobody(tmp_path: Path) -> None:
-    """As on the robot: the recording must keep up with the arbiter, and is judged by its caller."""
-    (recorded,) = run_all(LockstepConfig(), [Task("demonstration", SEED)], tmp_path)
-    episodes = tmp_path / "episodes"
-    specs = stack("collect", rtf=1, lockstep=False, images="none", directory=str(episodes))
-    log = tmp_path / "graph.log"
-    with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
-        client.wait_ready(nodes=[spec.name for spec in specs])
-        done = replay(client, str(recorded.directory), "--outcome", "aborted")
-    assert done.returncode == 0, done.stderr + done.stdout
-    first, again = read_episode(recorded.directory), read_episode(next(iter(episodes.iterdir())))
-    if again.outcome == "aborted":  # else the operator was faster to judge it
-        assert f"{len(first)} of {len(first)} commands executed" in done.stdout
-    assert (again.source == Source.POLICY).sum() > 0.8 * len(first)
