@@ -186,3 +186,50 @@ def test_what_was_measured_is_compared_with_what_was_asked_for():
     assert jog.compare("rz", a, b) == pytest.approx((0.1, 0.0))
     closed = np.array([1, 1, 1, 0.6, 1, 0.9])
     assert jog.compare("index", a, (a[0], closed)) == pytest.approx((-0.4, 0.1))
+
+
+def test_random_events_never_move_a_robot_that_nobody_drives(monkeypatch):
+    """Jogs and ways home among episodes, stops, holds and faults: 6000 random events."""
+    import random
+
+    rng, asked = random.Random(3), Asked(monkeypatch)
+    arbiter = asked.rig.arbiter
+    wanted, jogged, seen = 0, 0, set()
+    for _ in range(6000):
+        event = rng.choice(("jog",) * 8 + ("nothing",) * 4 + (
+            "episode", "stop", "hold", "resume", "fault", "clear", "toggle", "new", "home"))  # fmt: skip
+        if event == "jog":
+            asked.ask(rng.choice((0.05, -0.05)), rng.choice(("x", "y", "z")))
+            wanted = asked.now
+        elif event == "episode":
+            arbiter.start(rng.choice(("deployment", "demonstration")))
+        elif event == "stop":
+            arbiter.stop()
+        elif event == "hold":
+            arbiter.hold("a stream is silent")
+        elif event == "resume":
+            arbiter.resume()
+        elif event == "fault":
+            arbiter.fault("protective stop")
+        elif event == "clear":
+            arbiter.clear_fault()
+        elif event == "toggle":
+            arbiter.toggle(force=True)
+        elif event == "new":
+            asked.jog += 1
+        elif event == "home" and not asked.services._move():
+            asked.services._home_from_next_step, asked.services._home_end_ns = True, 0
+        own = asked.services.homing and arbiter.counts is asked.services._run
+        before = arbiter.last_command.tcp.position
+        step = asked.step()
+        moved = float(np.linalg.norm(step.command.tcp.position - before))
+        seen.add(step.mode)
+        if moved > 1e-12:
+            assert step.source is Source.POLICY and own, (
+                f"{event}: moved {moved} in {step.mode.name}"
+            )
+            assert moved <= 0.15 * 0.04 + 1e-9
+            jogged += 1
+        if asked.services._jogs:
+            assert asked.now - wanted < 300 * MS and arbiter.kind == "deployment"
+    assert jogged > 200 and {Mode.HOLD, Mode.POLICY, Mode.FAULT} <= seen
