@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -76,3 +81,38 @@ def test_the_collision_that_nothing_shows(tmp_path: Path) -> None:
     assert 0 < found["collisions"] < 9
     assert set(found["blame"]) == {"everything", "signal"}
     assert "excluded" in (tmp_path / "report.html").read_text()
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[1] == str(pid):
+                found.append(int(stat.parent.name))
+    return found
+
+
+def _until(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_an_experiment_that_is_told_to_end_takes_its_workers_along(tmp_path):
+    words = "experiment ladder --tasks A --seeds 1 --trials 1 --workers 1 --set regimes=[retry]"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dexpie_ros.cli", *words.split(), "--output", tmp_path],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _until(lambda: (tmp_path / "A-retry/main/seed-000/log.txt").exists())
+        workers = _children(process.pid)
+        assert workers
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+        _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    finally:
+        process.kill()
+        process.wait()

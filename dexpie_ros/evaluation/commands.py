@@ -7,6 +7,7 @@ What takes long to import is imported by the command that needs it.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -219,6 +220,8 @@ def _experiment(options: argparse.Namespace) -> int:
     folder = options.output or Path("outputs") / options.action
     command = _command(options)
     failed: tuple[str, ...] = ()
+    # a batch system ends jobs by TERM: the workers must not go on without the one who leads them
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if not options.report_only:
             with _line() as say:
@@ -226,6 +229,7 @@ def _experiment(options: argparse.Namespace) -> int:
                     config, folder, options.workers, lambda status: say(_status(status))
                 )
     finally:
+        signal.signal(signal.SIGTERM, before)
         date = datetime.now(timezone.utc).isoformat(timespec="minutes")
         print(write_page(config, folder, command, date, failed))
     for name in failed:
