@@ -150,6 +150,12 @@ def test_pause_seek_and_rate_take_effect_at_once(path: Path) -> None:
     assert player.rate == 2.0
 
 
+@pytest.mark.parametrize("prefix", ["replay", "/a b", "/1"])
+def test_a_prefix_that_is_no_name_is_refused(path: Path, prefix: str) -> None:
+    with pytest.raises(EpisodeError, match="no beginning of a topic's name"):
+        GraphReplay(Replay(path), prefix=prefix)
+
+
 def test_nothing_is_played_over_a_graph_that_acts_on_it(path: Path) -> None:
     """A driver that listens, and a topic that somebody publishes already; also if they come later."""
     player = Replay(path, topics=[STEP_TOPIC, POSE_TOPIC], loop=True)

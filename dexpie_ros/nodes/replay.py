@@ -7,6 +7,7 @@ the robot is `replay_execute`'s business, through the arbiter.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from types import TracebackType
 from typing import Any
 
 import rclpy
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.signals import SignalHandlerOptions
 
 from dexpie_ros.contract import BY_NAME, Qos
@@ -25,6 +25,7 @@ from dexpie_ros.runtime import prepare_process, qos_profile
 
 MOVERS = frozenset({"intervention_arbiter", "arm_driver", "hand_driver", "simulated_cell"})
 """Nodes that move something when they hear what they listen to."""
+_PREFIX = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)*")
 DISCOVERY_S = 1.5
 CLOCK_S = 0.02
 DEPTH = 1000
@@ -40,6 +41,8 @@ class GraphReplay:
 
     def __init__(self, player: Replay, *, prefix: str = "", clock: bool = False) -> None:
         self.player, self._prefix = player, prefix.rstrip("/")
+        if not _PREFIX.fullmatch(self._prefix):
+            raise EpisodeError(f"--prefix {prefix}: no beginning of a topic's name; e.g. /replay")
         self.left_out: dict[str, str] = {}
         """Topics whose message type is not installed here, with the type."""
         self.published = 0
@@ -71,10 +74,7 @@ class GraphReplay:
             row = BY_NAME.get(topic)
             state = row is not None and row.qos is Qos.STATE
             qos = qos_profile(row.qos if row else Qos.EVENT, depth=1 if state else DEPTH)
-            try:
-                outputs[topic] = self.node.create_publisher(cls, self._names[topic], qos)
-            except InvalidTopicNameException as error:
-                raise EpisodeError(f"--prefix {self._prefix}: {error}") from None
+            outputs[topic] = self.node.create_publisher(cls, self._names[topic], qos)
         self._clock = self.node.publisher("/clock") if clock else None
         return outputs
 

@@ -72,7 +72,7 @@ class GraphExecution:
         """Whether what would move is a simulation. By what was heard: discovery may lag behind."""
         return self._world_heard
 
-    def require_graph(self, patience_s: float = 30.0) -> None:
+    def require_graph(self, patience_s: float = 20.0) -> None:
         """Until the graph is ready. EpisodeError where it is not one for this recording, GraphError
         where it does not become ready.
         """
