@@ -8,13 +8,14 @@ flag and the one upload is asked for: however late the process is scheduled, the
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import time
 from typing import Any
 
 from dexpie_ros.devices.ur5_config import Ur5Config
-from dexpie_ros.realtime import prefer_process
+from dexpie_ros.realtime import PRIORITY, prefer_process
 
 START_TIMEOUT = 5.0
 """s that the controller gets for starting the script."""
@@ -58,14 +59,17 @@ def keep_time(priority: int) -> None:
     """Make this process one that keeps a cycle; before ur_rtde's threads start, which inherit it.
 
     ``priority`` 1..99 (SCHED_FIFO) is required, PermissionError where it is not granted; with 0 a
-    low one is taken where that is permitted (`dexpie_ros.realtime`).
+    low one is taken where that is permitted (`dexpie_ros.realtime`), just above that of the nodes: none
+    of them has a cycle as short as this one.
     """
     # A full collection takes longer than a cycle, and what there is by now stays to the end anyway.
     gc.collect()
     gc.freeze()
     gc.disable()
     if not priority:
-        prefer_process()
+        if prefer_process() == "fifo":
+            with contextlib.suppress(PermissionError):  # the limit may end at the others' priority
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY + 1))
         return
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
