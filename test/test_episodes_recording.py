@@ -20,6 +20,7 @@ from dexpie_ros.episodes import (
 )
 from dexpie_ros.episodes import recording as module
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.decoding import header_stamp_ns
 from dexpie_ros.episodes.episode_file import read_episode_file, write_episode_file
 from dexpie_ros.episodes.recording import Recording, RecordingConfig, Watch
 from dexpie_ros.episodes.repair import repair
@@ -50,6 +51,11 @@ def recorded(path, topic):
     return [(t - T0) // STEP for t in BagReader(find_bag(path)).messages[topic].log_time_ns]
 
 
+def stamped(path, topic):
+    payloads = BagReader(find_bag(path)).messages[topic].payloads
+    return [(header_stamp_ns(cdr) - T0) // STEP for cdr in payloads]
+
+
 def make(settings=SETTINGS, **arguments):
     return Recording(recorded_topics("none"), settings, **arguments)
 
@@ -64,9 +70,11 @@ def test_the_moment_before_the_start_is_in_the_bag(tmp_path):
     for k in range(50, 60):
         recording.receive(*pose(k))
     recording.end("success")
-    # 0.2 s before the start, and the latched state, however old it is.
+    # 0.2 s before the start, and the latched state, however old it is: it makes the bag no longer.
     assert recorded(tmp_path / "a", "/arm/tcp_pose") == list(range(45, 60))
-    assert recorded(tmp_path / "a", "/session/state") == [0]
+    assert recorded(tmp_path / "a", "/session/state") == [45]
+    assert stamped(tmp_path / "a", "/session/state") == [0]
+    assert read_episode_file(tmp_path / "a").duration_ns == 14 * STEP
     # Between episodes the pre-roll fills again; nothing of the last one comes twice.
     for k in range(60, 63):
         recording.receive(*pose(k))

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +137,22 @@ class Recording:
         with self._lock:
             self.error, self.dropped, self.warnings, self.troubles = "", 0, [], ()
             self._queue = queue.SimpleQueue()
-            early = {id(item) for item in self._preroll}
-            states = [item for item in self._latched.values() if id(item) not in early]
-            for item in (*states, *self._preroll):
-                if new_scene and item.topic not in self._latching:
-                    stamp = writer.captured_ns(item.topic, item.cdr, item.log_time_ns)
-                    if stamp < start_ns:
-                        continue
+            early = [
+                item
+                for item in self._preroll
+                if not new_scene
+                or item.topic in self._latching
+                or writer.captured_ns(item.topic, item.cdr, item.log_time_ns) >= start_ns
+            ]
+            known = {id(item) for item in self._preroll}
+            # As if heard when the bag begins: one of an hour ago would make the bag an hour long.
+            begin = min((item.log_time_ns for item in early), default=start_ns)
+            states = [
+                replace(item, log_time_ns=begin or item.log_time_ns)
+                for item in self._latched.values()
+                if id(item) not in known
+            ]
+            for item in (*states, *early):
                 self._waiting += len(item.cdr)
                 self._queue.put(item)
             self._forget()
