@@ -1,12 +1,17 @@
 """A session's plan from its file and from the episodes that are there; the picture of a start."""
 
+import asyncio
+import logging
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
 from dexpie_ros.config import ConfigError
 from dexpie_ros.episodes.start_picture import start_picture
-from dexpie_ros.nodes.session import SessionParameters, resumed
+from dexpie_ros.nodes.base import interface
+from dexpie_ros.nodes.session import RUNNING, RunningEpisode, Session, SessionParameters, resumed
 from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
 
 PLAN = """
@@ -66,3 +71,73 @@ def test_the_example_plan_is_one():
     file = Path(__file__).parent.parent / "config/session.example.yaml"
     plan = resumed(SessionParameters(plan=str(file), record=False))
     assert [stage.name for stage in plan.progress()] == ["home", "grasped", "above_platform"]
+
+
+class Alone(Session):
+    """The session's logic without a graph: ``answers`` says what a service answers or raises."""
+
+    def __init__(self, **answers):
+        self.parameters, self.answers, self.asked = SessionParameters(), answers, []
+        for part in (
+            "arbiter_prepare",
+            "arbiter_start",
+            "arbiter_end",
+            "recorder_start",
+            "recorder_end",
+        ):
+            client = SimpleNamespace(name=part, service_is_ready=lambda: True)
+            setattr(self, f"_{part}", client)
+        self._reset = self._policy_start = None
+        self._phase, self._recorded, self._recording = 0, 0, False
+        self._episode = RunningEpisode("e7")
+        self._guide = SimpleNamespace(later=lambda _: None, ended=lambda *_: [])
+
+    def _announce(self, phase):
+        self._phase = phase
+
+    def recorder_lost(self):
+        return self.answers.get("lost", "")
+
+    def get_logger(self):
+        return logging.getLogger("session")
+
+    async def call(self, client, request, timeout_s=0.0):
+        self.asked.append((client.name, request))
+        answer = self.answers.get(client.name, "")
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(success=not answer, message=answer, directory="/there/e7")
+
+    async def _ask(self, client, request):
+        answer = await self.call(client, request)
+        if not answer.success:
+            raise RuntimeError(answer.message)
+        return answer
+
+    def closed(self):
+        """How the recorder was told to end: outcome, cause and whether all is thrown away."""
+        return [(r.outcome, r.cause, r.discard) for name, r in self.asked if name == "recorder_end"]
+
+
+def begin(session):
+    request = interface("dexpie_msgs/srv/StartEpisode").Request(kind="demonstration")
+    return asyncio.run(session.start_episode(request))
+
+
+def test_an_episode_is_closed_also_where_the_arbiter_is_gone():
+    session = Alone(arbiter_end=TimeoutError("intervention_arbiter is silent"))
+    session._phase = RUNNING
+    ended, why, directory = asyncio.run(session.end_episode("success"))
+    assert not ended and "silent" in why and directory == "/there/e7"
+    assert session.closed() == [("aborted", "intervention_arbiter is silent", False)]
+    assert session._phase == 0 and session._recorded == 0
+
+
+def test_a_start_that_fails_takes_no_earlier_episode_along():
+    session = Alone(recorder_start="still recording e6; end it first")
+    assert begin(session) == (False, "still recording e6; end it first")
+    assert session.closed() == [("aborted", "the session had lost it", False)]
+    # What this start began is half an episode, and goes.
+    session = Alone(arbiter_start="in FAULT")
+    assert begin(session) == (False, "in FAULT")
+    assert session.closed() == [("aborted", "", True)]

@@ -112,6 +112,8 @@ class Session(ContractNode):
         super().__init__("session")
         self.parameters = p = declare_config(self, SessionParameters)
         self._phase, self._episode, self._recorded = IDLE, RunningEpisode(task=p.task), 0
+        self._recording = False
+        """Whether the recorder took the present episode."""
         self._state = self.publisher("/session/state")
         self._arbiter_prepare = self.client("/intervention/prepare")
         self._arbiter_start = self.client("/intervention/start_episode")
@@ -176,6 +178,7 @@ class Session(ContractNode):
 
     async def _start(self, request: Any) -> None:
         self._announce(PREPARING)
+        self._recording = False
         await self._ask(self._arbiter_prepare, interface("std_srvs/srv/Trigger").Request())
         if self._reset is not None:
             scene = interface("dexpie_msgs/srv/ResetScene").Request(
@@ -185,6 +188,7 @@ class Session(ContractNode):
             request.scene_stamp = answer.stamp
         if self._recorder_start is not None:
             await self._ask(self._recorder_start, request)
+            self._recording = True
         if self._policy_start is not None and request.policy_id:
             await self._ask(self._policy_start, request)
         self._announce(RUNNING)
@@ -209,13 +213,19 @@ class Session(ContractNode):
         )
         episode, directory, problem = self._episode, "", self.recorder_lost()
         self._announce(FINISHING)
+        lost = bool(problem)
         try:
             await self._ask(self._arbiter_end, request)
-            if self._recorder_end is not None and not problem:
+        except (TimeoutError, RuntimeError) as error:
+            # What was recorded until then is closed all the same.
+            problem = problem or str(error)
+            request.outcome, request.cause = "aborted", problem
+        try:
+            if self._recorder_end is not None and not lost:
                 directory = (await self._ask(self._recorder_end, request)).directory
             self._recorded += not discard and not problem
         except (TimeoutError, RuntimeError) as error:
-            problem = str(error)
+            problem = problem or str(error)
         if problem:
             self.get_logger().error(f"episode {episode.episode_id}: {problem}")
         self._announce(IDLE)
@@ -278,10 +288,15 @@ class Session(ContractNode):
             await self.pause(0.05)
 
     async def _give_up(self) -> None:
-        """After a failed start: nothing half-written stays, and the robot holds."""
+        """After a failed start: nothing half-written stays, and the robot holds.
+
+        What the recorder was still recording is an earlier episode: it is closed and kept.
+        """
         if self._recorder_end is not None and self._recorder_end.service_is_ready():
             request = interface("dexpie_msgs/srv/EndEpisode").Request(
-                outcome="aborted", discard=True
+                outcome="aborted",
+                cause="" if self._recording else "the session had lost it",
+                discard=self._recording,
             )
             try:
                 await self.call(self._recorder_end, request, 5.0)
