@@ -1,5 +1,7 @@
 """read_episode against the ground truth that the factory wrote."""
 
+from dataclasses import replace
+
 import factories
 import mutations
 import numpy as np
@@ -142,3 +144,17 @@ def test_steps_are_flagged_by_how_much_older_a_sample_is_than_it_should_be(
     episode = read_episode(path)
     assert episode.flags.sum() == flagged
     assert bool(episode.problems) == bool(flagged)
+
+
+@pytest.mark.parametrize("before", [40, 10], ids=["counted_over", "counted_beyond"])
+def test_an_arbiter_that_was_started_anew_ends_what_is_aligned(tmp_path, monkeypatch, before):
+    made = factories.control_step
+
+    def counted_anew(recipe, k):
+        return replace(made(recipe, k), tick=1 + (k if k < before else k - before))
+
+    monkeypatch.setattr(factories, "control_step", counted_anew)
+    episode = read_episode(factories.write_episode(tmp_path / "a", factories.Recipe(steps=60)))
+    assert len(episode) == before and episode.tick.tolist() == list(range(1, before + 1))
+    assert episode.partial
+    assert any(f"the {60 - before} steps since then" in problem for problem in episode.problems)

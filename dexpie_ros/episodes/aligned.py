@@ -150,6 +150,12 @@ class _Grid:
                 f"{(steps.stamps[stop] - steps.stamps[stop - 1]) / 1e9:.3f} s later; the "
                 f"{len(steps.tick) - stop} steps from there on are left out"
             )
+        if steps.uncounted:
+            self.cut = True
+            problems.append(
+                f"{path}: {STEP}: the arbiter was started anew; the {steps.uncounted} steps since then "
+                "are left out"
+            )
         ticks, stamps = steps.tick[:stop], steps.stamps[:stop]
         self.tick: NDArray[np.int64] = np.arange(ticks[0], ticks[-1] + 1)
         self.row = np.searchsorted(ticks, self.tick, side="right") - 1

@@ -59,6 +59,8 @@ class Steps:
     """(n, 13): position, quaternion x y z w, hand."""
     proposal: Array
     human: Array
+    uncounted: int = 0
+    """Steps left out because the arbiter, started anew, counted from 1 again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +135,9 @@ def read_steps(bag: BagReader, topic: str, start_ns: int = 0) -> Steps:
             f"{bag.path}: {topic}: its {len(stamps)} control steps all lie before the episode's "
             "start: it was ended before the arbiter began; discard the episode"
         )
+    together = _until_counted_anew(stamps[mine], tick[mine])
+    uncounted = len(np.unique(stamps[mine[together:]]))
+    mine = mine[:together]
     _, first = np.unique(tick[mine], return_index=True)
     order = mine[first]
     stamps = stamps[order]
@@ -166,7 +171,17 @@ def read_steps(bag: BagReader, topic: str, start_ns: int = 0) -> Steps:
         commands("command", always),
         commands("proposal", table.scalar("has_proposal", np.uint8)[order] != 0),
         commands("human", table.scalar("has_human", np.uint8)[order] != 0),
+        uncounted,
     )
+
+
+def _until_counted_anew(stamps: Times, tick: NDArray[np.int64]) -> int:
+    """How many steps, in the order of the file, come before one that is newer than all others but
+    has a tick that was there already: another arbiter's. What is said twice is no newer.
+    """
+    newer = stamps[1:] > np.maximum.accumulate(stamps)[:-1]
+    anew = np.flatnonzero(newer & (tick[1:] <= np.maximum.accumulate(tick)[:-1]))
+    return int(anew[0]) + 1 if len(anew) else len(tick)
 
 
 def read_simulation(bag: BagReader, topic: str) -> Simulation:
