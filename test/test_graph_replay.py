@@ -186,6 +186,22 @@ def test_nothing_is_played_over_a_graph_that_acts_on_it(path: Path) -> None:
             other.destroy_node()
 
 
+def test_what_moves_a_robot_through_the_arbiter_is_refused_beside_one(path: Path) -> None:
+    with GraphReplay(Replay(path, topics=[POSE_TOPIC])) as replay:
+        nodes = [ContractNode("policy_server")]
+        try:
+            nodes[0].subscribe(POSE_TOPIC, lambda _: None)
+            until(lambda: replay.node.count_subscribers(POSE_TOPIC))
+            replay._refuse_conflicts(own=True)  # on its own it moves nothing
+            nodes.append(ContractNode("intervention_arbiter"))
+            until(lambda: "intervention_arbiter" in replay.node.get_node_names())
+            with pytest.raises(EpisodeError, match="policy_server acts on it"):
+                replay._refuse_conflicts(own=True)
+        finally:
+            for node in nodes:
+                node.destroy_node()
+
+
 def replay(
     client: SessionClient, *arguments: str, tend: Callable[[Any], None] = lambda _: None
 ) -> subprocess.CompletedProcess[str]:

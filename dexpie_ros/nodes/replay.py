@@ -1,8 +1,9 @@
 """Recorded topics on a live graph, in time: `dexpie episodes replay ID`.
 
 Nothing that is played here can move a robot: a topic that somebody else publishes, or that the
-arbiter or a driver listens to, is refused under its own name (``prefix`` gives it another). Moving
-the robot is `replay_execute`'s business, through the arbiter.
+arbiter or a driver listens to, or beside them the policy server or the operator's nodes, is refused
+under its own name (``prefix`` gives it another). Moving the robot is `replay_execute`'s business,
+through the arbiter.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from dexpie_ros.runtime import prepare_process, qos_profile
 
 MOVERS = frozenset({"intervention_arbiter", "arm_driver", "hand_driver", "simulated_cell"})
 """Nodes that move something when they hear what they listen to."""
+RELAYS = frozenset({"policy_server", "teleop", "tracker_driver", "session", "simulated_operator"})
+"""Nodes that, where there is one of those, move it when they hear what they listen to."""
 _PREFIX = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)*")
 DISCOVERY_S = 1.5
 CLOCK_S = 0.02
@@ -81,10 +84,12 @@ class GraphReplay:
     def _refuse_conflicts(self, own: bool) -> None:
         """``own``: this node publishes already. EpisodeError says what is in the way."""
         problems = []
+        beside = MOVERS & set(self.node.get_node_names())
+        moving = MOVERS | RELAYS if beside else MOVERS
         for name in filter(None, (*self._names.values(), self._clock_name)):
             others = self.node.count_publishers(name) - own
             listeners = self.node.get_subscriptions_info_by_topic(name)
-            movers = sorted({info.node_name for info in listeners} & MOVERS)
+            movers = sorted({info.node_name for info in listeners} & moving)
             if name == self._clock_name:
                 movers = []  # time itself moves nothing
             if others > 0:
