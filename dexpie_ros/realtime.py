@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 VARIABLE = "DEXPIE_REALTIME"
 """Environment variable; 0 leaves all scheduling as it is."""
@@ -19,25 +19,37 @@ PRIORITY = 10
 NICE = -10
 
 
-def prefer_process() -> str:
+def prefer_process(realtime: bool = True) -> str:
     """Put all threads of this process, and those they start, before ordinary ones.
 
+    ``realtime`` False asks for niceness only: right for what must be prompt but computes long.
     Returns what came of it: ``fifo``, ``nice`` or ``ordinary``.
     """
     if not _wanted():
         return "ordinary"
+    if realtime and _each_thread(_fifo):
+        return "fifo"
+    # on Linux every thread has a niceness of its own
+    return "nice" if _each_thread(_nice) else "ordinary"
+
+
+def _each_thread(apply: Callable[[int], None]) -> bool:
+    """Whether it was permitted."""
     try:
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
-                os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(PRIORITY))
-        return "fifo"
+                apply(int(thread))
     except (OSError, AttributeError):  # not permitted, or not Linux
-        pass
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        return "nice"
-    except OSError:
-        return "ordinary"
+        return False
+    return True
+
+
+def _fifo(thread: int) -> None:
+    os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(PRIORITY))
+
+
+def _nice(thread: int) -> None:
+    os.setpriority(os.PRIO_PROCESS, thread, NICE)
 
 
 @contextlib.contextmanager

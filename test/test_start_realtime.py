@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dexpie_ros.realtime import PRIORITY, VARIABLE, preferred_thread
+from dexpie_ros.realtime import NICE, PRIORITY, VARIABLE, preferred_thread
 
 READ = """
 import os, threading
@@ -72,3 +72,15 @@ def test_thread_is_ordinary_again_after_an_error():
     with pytest.raises(KeyError), preferred_thread():
         raise KeyError
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_niceness_reaches_every_thread_and_is_no_real_time():
+    read = READ.replace("prefer_process()", "prefer_process(realtime=False)").replace(
+        "os.sched_getscheduler(0)", "(os.sched_getscheduler(0), os.nice(0))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", read], capture_output=True, text=True, check=True, timeout=60
+    )
+    niceness = NICE if permitted() else os.nice(0)
+    one = str((os.SCHED_OTHER, niceness))
+    assert run.stdout.strip() in (f"nice {one} {one} {one}", "ordinary " + " ".join([one] * 3))

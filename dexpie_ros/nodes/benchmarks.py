@@ -18,6 +18,7 @@ import rclpy.subscription
 
 from dexpie_ros.control.types import STEP_NS, Mode
 from dexpie_ros.graph import NodeSpec, stack
+from dexpie_ros.messages import stamp_ns
 from dexpie_ros.nodes.base import interface
 from dexpie_ros.nodes.session_client import SessionClient
 from dexpie_ros.realtime import prefer_process
@@ -25,8 +26,6 @@ from dexpie_ros.running_graph import RunningGraph
 
 SEED = 31_000
 DIRECT = ("/control/command", "/policy/chunk")
-ENOUGH = 50
-"""Decisions that an episode must have for its percentiles to count."""
 
 
 def bench_graph(quick: bool = False) -> dict[str, float]:
@@ -35,8 +34,8 @@ def bench_graph(quick: bool = False) -> dict[str, float]:
     ``jitter_p99_ms``: deviation of the interval between two control steps from 40 ms, by the times
     at which they were sent.
     ``command_latency_p99_ms``: policy output -> driver without the wait for the tick at which an
-    action is due: p99 of the chunk's way to another process, plus p99 of the arbiter's decision,
-    plus p99 of the command's way to another process.
+    action is due: p99 of the chunk's way to another process, plus p99 from the last measurement of
+    a step sent to its command sent, plus p99 of the command's way to another process.
     ``takeover_p99_ms``: from the operator's call of the service to the first control step that he
     drives, both in the measuring process; at most a step and the two ways.
     """
@@ -89,8 +88,9 @@ class _Measurement:
     def __init__(self, client: SessionClient, policy: str) -> None:
         self._client, self._policy = client, policy
         self._ways: dict[str, list[float]] = {topic: [] for topic in DIRECT}
-        self._figures: dict[str, float] = {}
-        """The arbiter's, of all episodes: the worst of each."""
+        self._measured: dict[int, int] = {}
+        """When the last measurement of each of the newest stamps was sent, ns."""
+        self._decisions: list[float] = []
         self._sent: list[list[int]] = []
         """By episode: when each control step was sent, ns."""
         self._mode = Mode.HOLD
@@ -104,16 +104,26 @@ class _Measurement:
             )
         for topic in DIRECT:
             node.subscribe(topic, self._timed(topic))
+        node.subscribe("/arm/tcp_pose", self._on_measurement)
         node.subscribe("/control/step", self._on_step)
         node.subscribe("/diagnostics", self._on_diagnostics)
         self._force = node.client("/intervention/force")
         self._toggle = node.client("/intervention/toggle")
 
     def _timed(self, topic: str) -> Any:
-        def take(_message: Any, info: Any) -> None:
+        def take(message: Any, info: Any) -> None:
             self._ways[topic].append((time.time_ns() - _sent_ns(info)) * 1e-6)
+            if topic == "/control/command":
+                asked = self._measured.get(stamp_ns(message.header.stamp))
+                if asked is not None:
+                    self._decisions.append((_sent_ns(info) - asked) * 1e-6)
 
         return take
+
+    def _on_measurement(self, message: Any, info: Any) -> None:
+        if len(self._measured) > 100:
+            self._measured.clear()
+        self._measured[stamp_ns(message.header.stamp)] = _sent_ns(info)
 
     def _on_step(self, message: Any, info: Any) -> None:
         again = message.tick == self._tick  # somebody may not have heard the first one
@@ -130,11 +140,6 @@ class _Measurement:
             if status.name != "intervention_arbiter":
                 continue
             values = {value.key: value.value for value in status.values}
-            if int(float(values.get("decision_count", 0))) < ENOUGH:
-                continue
-            for key, value in values.items():
-                if key.endswith("_ms"):
-                    self._figures[key] = max(self._figures.get(key, 0.0), float(value))
             self.scheduling = values.get("scheduling", "")
 
     def _until(self, mode: Mode, timeout_s: float = 30.0) -> bool:
@@ -158,7 +163,7 @@ class _Measurement:
                 self._client.spin_for(1.0)
                 for ways in self._ways.values():
                     ways.clear()
-                self._figures.clear()
+                self._decisions.clear()
             self._take_over(waits, takeovers)
             self._client.spin_for(1.2)  # the newest report
             if self._client.running:
@@ -182,11 +187,10 @@ class _Measurement:
             self._toggle.call_async(request)
 
     def _result(self, waits: list[float]) -> dict[str, float]:
-        figures = self._figures
         command, chunk = (np.array(self._ways[topic]) for topic in DIRECT)
         latency = [
             float(np.percentile(command, q) + np.percentile(chunk, q))
-            + figures[f"decision_p{q}_ms"]
+            + float(np.percentile(self._decisions, q))
             for q in (50, 99)
         ]
         intervals = np.concatenate([np.diff(sent) for sent in self._sent])
@@ -198,7 +202,7 @@ class _Measurement:
             "command_latency_p99_ms": round(latency[1], 3),
             "command_way_p99_ms": round(float(np.percentile(command, 99)), 3),
             "chunk_way_p99_ms": round(float(np.percentile(chunk, 99)), 3),
-            "decision_p99_ms": figures["decision_p99_ms"],
+            "decision_p99_ms": round(float(np.percentile(self._decisions, 99)), 3),
             "takeover_p50_ms": round(float(np.percentile(waits, 50)), 3),
             "takeover_p99_ms": round(float(np.percentile(waits, 99)), 3),
             "steps": len(command),

@@ -28,6 +28,7 @@ from dexpie_ros.nodes.base import OK, WARN, ContractNode
 from dexpie_ros.nodes.observations import ObservationBuffer
 from dexpie_ros.policy.asynchronous import AsyncConfig, AsyncPolicy
 from dexpie_ros.policy.policy import Policy
+from dexpie_ros.realtime import prefer_process
 from dexpie_ros.runtime import declare_config, run_node
 
 
@@ -84,6 +85,8 @@ class PolicyServer(ContractNode):
         self.report_diagnostics(self._diagnose)
         self._steps: queue.SimpleQueue[ControlStep | None] = queue.SimpleQueue()
         self._pending: ControlStep | None = None
+        if not p.lockstep:
+            prefer_process(realtime=False)  # a chunk must be prompt, but computes long on a CPU
         self._worker = threading.Thread(target=self._work, name="inference")
         self._worker.start()
 
