@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import factories
@@ -204,3 +206,21 @@ def test_a_session_that_begins_anew_aborts_its_episode(robot: Robot) -> None:
     assert (content.info.outcome, content.info.cause) == ("aborted", "session restarted")
     answer = robot.end("success")
     assert not answer.success and "no episode" in answer.message
+
+
+def test_an_end_that_comes_late_is_not_the_end_of_the_next_episode() -> None:
+    """Nor is the next one thrown away, where that was asked for."""
+    thrown_away: list[str] = []
+    recording = SimpleNamespace(
+        recording=SimpleNamespace(episode_id="a"),
+        directory=Path("a"),
+        discard=lambda: thrown_away.append(recording.recording.episode_id),
+    )
+
+    async def meanwhile() -> None:
+        recording.recording = SimpleNamespace(episode_id="b")
+
+    node: Any = SimpleNamespace(_recording=recording, _catch_up=meanwhile)
+    response = SimpleNamespace(success=None, message="")
+    asyncio.run(Recorder._serve_end(node, SimpleNamespace(discard=True), response))
+    assert (response.success, thrown_away) == (False, [])

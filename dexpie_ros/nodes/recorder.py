@@ -148,15 +148,16 @@ class Recorder(ContractNode):
         return response
 
     async def _serve_end(self, request: Any, response: Any) -> Any:
-        if self._recording.recording is None:
+        asked_for = self._recording.recording
+        if asked_for is None:
             response.success, response.message = False, "no episode is being recorded"
             return response
         await self._catch_up()
         running, directory = self._recording.recording, self._recording.directory
-        if running is None or directory is None:
+        if running is not asked_for or directory is None:  # nor is it another one by now
             response.success, response.message = False, "the episode was aborted meanwhile"
             return response
-        response.episode_id = running.episode_id
+        response.episode_id = asked_for.episode_id
         if request.discard:
             self._recording.discard()
             response.success = True
