@@ -298,3 +298,22 @@ def test_one_episode_at_a_time(tmp_path):
         recording.start(tmp_path / "b", EpisodeInfo("b"))
     recording.discard()
     assert not (tmp_path / "a").exists() and recording.recording is None
+
+
+def test_a_disk_that_goes_away_ends_one_recording_only(tmp_path, monkeypatch):
+    recording = make()
+    recording.start(tmp_path / "a", EpisodeInfo("a", simulated=True))
+
+    def gone(_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.shutil, "disk_usage", gone)
+        time.sleep(1.1)
+        for k in range(3):
+            recording.receive(*pose(k))
+        time.sleep(0.3)
+        assert "Input/output error" in recording.error
+        assert recording._thread.is_alive() and recording._waiting == 0
+    recording.end()
+    assert "Input/output" in read_episode_file(tmp_path / "a").statistics["ended_early"]

@@ -221,12 +221,14 @@ class Recording:
             )
             if time.monotonic() - checked > 1.0:
                 checked = time.monotonic()
-                self._guarded(
-                    lambda: require_space(writer.directory, self.settings.minimum_free_gb)
-                )
-                for message in watch.look(item.log_time_ns, self.dropped, self._resources(writer)):
-                    self._say(message)
-                self.troubles = tuple(watch.wrong.values())
+                self._guarded(lambda item=item: self._look(watch, writer, item.log_time_ns))  # type: ignore[misc]
+
+    def _look(self, watch: Watch, writer: EpisodeWriter, now_ns: int) -> None:
+        """Say what is wrong by now; EpisodeError or OSError where the recording must end."""
+        require_space(writer.directory, self.settings.minimum_free_gb)
+        for message in watch.look(now_ns, self.dropped, self._resources(writer)):
+            self._say(message)
+        self.troubles = tuple(watch.wrong.values())
 
     def _resources(self, writer: EpisodeWriter) -> dict[str, str]:
         """What runs short while there is still time to help it."""
