@@ -157,3 +157,14 @@ def test_command_does_not_run_away_from_a_robot_that_cannot_follow():
     np.testing.assert_allclose(command.tcp.position, [0.65, 0.0, 0.3], atol=1e-12)
     assert limiter.statistics.lead == 59 - 25
     assert limiter.limit(goal) is not None and limiter.last.tcp.position[0] > 0.65
+
+
+def test_a_robot_that_was_pushed_out_of_the_box_draws_no_command_after_it():
+    limiter = Limiter(LimitsConfig(lead=0.25))
+    upright = np.array([0.0, 0.0, 0.0, 1.0])
+    held = Command(Pose(np.array([0.9, 0.0, 0.3]), upright), np.zeros(6))
+    limiter.reset(held)
+    outside = Pose(np.array([1.4, 0.0, 0.3]), upright)
+    for _ in range(60):
+        command = limiter.limit(held, measured=outside)
+    np.testing.assert_allclose(command.tcp.position, [1.0, 0.0, 0.3], atol=1e-12)

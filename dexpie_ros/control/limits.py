@@ -157,7 +157,7 @@ class Limiter:
             near = self._near(tcp, measured)
             if near is not tcp:
                 clipped.append("lead")
-                tcp = near
+                tcp = self._inside(near)  # the robot itself may be outside of the box
         linear, angular = motion(state.command.tcp, tcp)
         scale = self._scale(
             linear, state.linear, self.config.linear_speed, self.config.linear_acceleration
