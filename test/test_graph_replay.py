@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import factories
@@ -28,7 +29,8 @@ from dexpie_ros.messages import stamp_ns
 from dexpie_ros.nodes.base import ContractNode, interface
 from dexpie_ros.nodes.replay import GraphReplay
 from dexpie_ros.nodes.replay_commands import press, status
-from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.nodes.replay_execute import GraphExecution
+from dexpie_ros.nodes.session_client import GraphError, SessionClient
 from dexpie_ros.running_graph import RunningGraph
 from dexpie_ros.runtime import qos_profile
 from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
@@ -200,6 +202,28 @@ def test_what_moves_a_robot_through_the_arbiter_is_refused_beside_one(path: Path
         finally:
             for node in nodes:
                 node.destroy_node()
+
+
+def test_an_arbiter_that_falls_silent_leaves_no_episode_open(path: Path) -> None:
+    ended: list[tuple[str, str]] = []
+
+    class Client:
+        node = SimpleNamespace(publisher=lambda _: None, subscribe=lambda *_, **__: None)
+        running = True
+
+        def spin_for(self, _: float) -> None:
+            pass
+
+        def error(self, text: str) -> GraphError:
+            return GraphError(text)
+
+        def end(self, outcome: str, cause: str) -> None:
+            ended.append((outcome, cause))
+
+    client: Any = Client()
+    with pytest.raises(GraphError, match="no control step"):
+        GraphExecution(client, read_episode(path)).run(patience_s=0.0)
+    assert ended == [("aborted", "no control steps")]
 
 
 def replay(

@@ -7,6 +7,7 @@ take over, and the episode is judged and recorded like any other.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ class GraphExecution:
     ) -> Executed:
         """Until somebody judges the episode, or ``outcome`` a second after the last command.
 
-        ``tend`` is called now and then. GraphError where the arbiter makes no steps any more.
+        ``tend`` is called now and then. GraphError where the arbiter makes no steps any more; the
+        episode is aborted then.
         """
         seen, heard = self._now_ns, time.monotonic()
         while self._client.running:
@@ -126,7 +128,10 @@ class GraphExecution:
             if self._now_ns != seen:
                 seen, heard = self._now_ns, time.monotonic()
             elif time.monotonic() - heard > patience_s:
-                raise self._client.error(f"no control step for {patience_s:g} s")
+                silent = self._client.error(f"no control step for {patience_s:g} s")
+                with contextlib.suppress(GraphError):  # what was recorded is closed if possible
+                    self.abort("no control steps")
+                raise silent
             settled = self._done_ns and self._now_ns >= self._done_ns + SETTLE_STEPS * STEP_NS
             if outcome and settled:
                 self._end(outcome)
