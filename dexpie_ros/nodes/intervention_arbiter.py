@@ -53,6 +53,8 @@ class InterventionArbiterParameters:
 
 
 IDLE_PHASE, RUNNING_PHASE = 0, 2
+PATIENCE_NS = 1_000_000_000
+"""In lockstep something is always waited for; what is missing for longer is told."""
 
 
 class InterventionArbiter(ContractNode):
@@ -77,7 +79,7 @@ class InterventionArbiter(ContractNode):
             p.inference_delay_steps,
         )
         self._paused = self._session_seen = False
-        self._arrived_ns = 0
+        self._arrived_ns = self._stepped_ns = 0
         self._published_mode: tuple[Mode, str, int] | None = None
         self._last: ControlStep | None = None
         self._command_publisher = self.publisher("/control/command")
@@ -240,6 +242,7 @@ class InterventionArbiter(ContractNode):
     def _step(self, time_ns: int, robot: Any, follower: Command | None) -> None:
         step = self._arbiter.step(time_ns, robot, follower, self._aligned)
         self._last = step
+        self._stepped_ns = time.monotonic_ns()
         self._inputs.stepped(time_ns)
         self._publish(step)
         self._timing.sample("decision", (time.monotonic_ns() - self._arrived_ns) * 1e-6)
@@ -309,7 +312,8 @@ class InterventionArbiter(ContractNode):
                 **_rounded(self._arbiter.statistics()),
                 **_rounded(self._timing.as_dict()),
             }
-            missing = self._inputs.missing() if self._watch is None else ""
+            quiet = time.monotonic_ns() - self._stepped_ns > PATIENCE_NS
+            missing = self._inputs.missing() if self._watch is None and quiet else ""
             if self._watch is not None:
                 values.update(self._watch.values(), scheduling=self._scheduling)
         if self._loop is not None:
