@@ -139,3 +139,12 @@ def test_a_lost_revision_is_noticed(path):
 def test_only_episodes_are_annotated(tmp_path):
     with pytest.raises(EpisodeError, match="not an episode"):
         annotate(tmp_path, outcome="success")
+
+
+def test_evaluation_episodes_are_never_learned_from(tmp_path):
+    for kind in ("deployment", "evaluation"):
+        factories.write_episode(tmp_path / kind, factories.Recipe(steps=5), kind=kind)
+    collection = Collection(tmp_path)
+    assert len(collection) == 2
+    for use in ("critic", "actor"):
+        assert [e.info.kind for e in collection.for_training(use)] == ["deployment"]

@@ -133,9 +133,13 @@ class Collection:
 
     def for_training(self, use_for: str) -> Collection:
         """Usable episodes that ended in success or failure and are not excluded for ``critic`` or
-        ``actor``.
+        ``actor``. Never those of an evaluation: its starts are held out.
         """
-        judged = self.filter(outcome=("success", "failure"), use_for=use_for)
+        judged = self.filter(
+            outcome=("success", "failure"),
+            use_for=use_for,
+            where=lambda entry: entry.info.kind != "evaluation",
+        )
         return Collection(self.root, [entry for entry in judged if entry.usable])
 
 
