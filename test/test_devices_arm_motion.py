@@ -176,6 +176,27 @@ def test_refusals_say_why_and_keep_the_old_target(change, words):
     assert np.allclose(arm.pose, before, atol=1e-12)
 
 
+def test_a_command_back_to_where_a_blocked_arm_is_is_followed():
+    """A wedged or slowed arm: else it pushes on, or goes the way on its own when it comes free."""
+    made = limiter()
+    arm = made.pose
+    for k in range(1, 15):
+        assert made.accept(moved(arm, z=0.01 * k), arm) == ""
+        for _ in range(5):
+            made.advance()
+    ahead = float(np.linalg.norm(made.pose[:3, 3] - arm[:3, 3]))
+    assert ahead > made._limits.max_step
+    assert "away" in made.accept(arm), "unless it is known to be there"
+    assert made.accept(arm, arm) == ""
+    speeds = []
+    for _ in range(100):
+        before = made.pose[:3, 3]
+        made.advance()
+        speeds.append(float(np.linalg.norm(made.pose[:3, 3] - before)) / PERIOD)
+    assert np.allclose(made.pose, arm, atol=1e-6) and max(speeds) <= WIDE.max_speed + 1e-9
+    assert "away" in made.accept(moved(arm, y=0.1), arm), "a jump is still refused"
+
+
 def test_the_edge_of_the_reach_stops_the_arm():
     arm = limiter()
     problems = set()

@@ -99,3 +99,23 @@ def test_a_slowed_arm_gathers_no_way_to_go_on_its_own(host, robot):
     time.sleep(0.7)
     assert np.linalg.norm(arm.newest().tcp.position - moved.position) < 2e-3
     arm.stop()
+
+
+def test_a_slowed_arm_is_let_off_the_way_that_is_taken_back(host, robot):
+    """Further ahead than a step: else it would go there by itself when it is no longer slowed."""
+    arm = make(host)
+    arm.start()
+    eventually(lambda: arm.ready)
+    robot.ask("speed", share=0.01)
+    drive(arm, 0.6, speed=0.2)
+    sample = arm.newest()
+    assert np.linalg.norm(sample.target.position - sample.tcp.position) > ArmLimits().max_step
+    here = sample.tcp
+    for _ in range(30):
+        arm.command(here)
+        time.sleep(0.04)
+    assert np.allclose(arm.newest().target.position, here.position, atol=1e-6)
+    robot.ask("speed", share=1.0)
+    time.sleep(0.5)
+    assert np.linalg.norm(arm.newest().tcp.position - here.position) < 2e-3
+    arm.stop()

@@ -96,8 +96,7 @@ class MotionLimiter:
 
     def lag(self, measured: Array) -> str:
         """Why an arm measured at (4, 4) must catch up before it is sent further, or ""."""
-        distance = float(np.linalg.norm(self.pose[:3, 3] - measured[:3, 3]))
-        turn = float(geometry.rotation_angle(self.pose[:3, :3], measured[:3, :3]))
+        distance, turn = _apart(self.pose, measured)
         if distance <= self._limits.max_lag and turn <= self._limits.max_lag_turn:
             return ""
         return (
@@ -105,8 +104,19 @@ class MotionLimiter:
             "(speed slider), or is something in its way?"
         )
 
-    def accept(self, target: Array) -> str:
-        """Take a new target (4, 4). Returns "" or why it is refused; the old one stays then."""
+    def near(self, target: Array, measured: Array) -> bool:
+        """Whether a target (4, 4) is a step at most from where the arm is measured, and no lag."""
+        (step, turn), limits = _apart(target, measured), self._limits
+        return step <= min(limits.max_step, limits.max_lag) and turn <= min(
+            limits.max_turn, limits.max_lag_turn
+        )
+
+    def accept(self, target: Array, measured: Array | None = None) -> str:
+        """Take a new target (4, 4). Returns "" or why it is refused; the old one stays then.
+
+        One that is near to where the arm is ``measured`` is taken however far the pose being sent
+        is ahead: whoever commands gives up the way that the arm did not go.
+        """
         if not np.all(np.isfinite(target)):
             return "the commanded pose is not finite"
         goal = np.array(target)
@@ -114,11 +124,12 @@ class MotionLimiter:
         # An arm found outside of the box may stand there or come in, but not be moved unasked.
         low, high = np.minimum(limits.workspace_low, here), np.maximum(limits.workspace_high, here)
         goal[:3, 3] = np.clip(goal[:3, 3], low, high)
-        step = float(np.linalg.norm(goal[:3, 3] - here))
-        turn = float(geometry.rotation_angle(self.pose[:3, :3], goal[:3, :3]))
+        step, turn = _apart(self.pose, goal)
         farthest, widest = limits.max_step, limits.max_turn
         if self._first:
             farthest, widest = min(limits.first_step, farthest), min(limits.first_turn, widest)
+        if measured is not None and not self._first and self.near(goal, measured):
+            step = turn = 0.0
         if step > farthest:
             return f"the commanded pose is {step:.3f} m away (limit {farthest} m)"
         if turn > widest:
@@ -163,6 +174,12 @@ class MotionLimiter:
             return self.pose, problem
         self.pose, self.joints, self._velocity, self._spin = pose, joints, velocity, spin
         return pose, ""
+
+
+def _apart(a: Array, b: Array) -> tuple[float, float]:
+    """m and rad between two poses (4, 4)."""
+    distance = float(np.linalg.norm(a[:3, 3] - b[:3, 3]))
+    return distance, float(geometry.rotation_angle(a[:3, :3], b[:3, :3]))
 
 
 def _follow(gap: Array, velocity: Array, top: float, acceleration: float, dt: float) -> Array:

@@ -196,13 +196,14 @@ class ArmProcess:
             self._limiter.hold()
             self._report(Phase.SERVOING, "holding: the controller sends no data")
             return
-        behind = self._limiter.lag(self._data.tcp)
-        if behind:
+        measured = self._data.tcp
+        behind = self._limiter.lag(measured)
+        if behind and not (target is not None and self._limiter.near(target, measured)):
             self._limiter.hold()
             self._refused += target is not None
             self._report(Phase.SERVOING, f"holding: {behind}")
             return
-        message = self._limiter.accept(target) if target is not None else ""
+        message = self._limiter.accept(target, measured) if target is not None else ""
         _, problem = self._limiter.advance()
         message = message or problem
         self._refused += bool(message)
