@@ -9,8 +9,8 @@ from rich.console import Console
 
 from dexpie_ros import config
 from dexpie_ros.config import ConfigError
-from dexpie_ros.demo.evaluation import lockstep_trials
 from dexpie_ros.demo.settings import EVALUATION_SEEDS, DemoConfig, laboratory, seeds
+from dexpie_ros.evaluation.experiments.results import trials_of
 from dexpie_ros.evaluation.statistics import Summary, summarise
 from dexpie_ros.policy.policy import Policy
 from dexpie_ros.simulation.lockstep import Task
@@ -36,7 +36,7 @@ def evaluate_policy(
     policy_id = Policy.load(policy).policy_id
     tasks = [Task("evaluation", seed) for seed in numbers]
     rollouts = run_parallel(laboratory(settings), tasks, None, policy, workers)
-    summary = summarise(lockstep_trials(rollouts), settings.limit_s)
+    summary = summarise(trials_of(rollouts), settings.limit_s)
     if output is not None:
         values = {
             "policy_id": policy_id,

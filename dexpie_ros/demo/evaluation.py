@@ -87,20 +87,6 @@ def _live(
     return [folder / "episodes" / task.episode_id for task in tasks]
 
 
-def lockstep_trials(rollouts: Sequence[Rollout]) -> tuple[Trial, ...]:
-    """What the statistics count; time to success, or how long the failure took."""
-    return tuple(
-        Trial(
-            start=str(r.seed),
-            success=r.outcome == "success",
-            time_s=(r.steps if r.success_step is None else r.success_step) * STEP_S,
-            cause=r.cause,
-            contact=r.contact,
-        )
-        for r in rollouts
-    )
-
-
 def live_trials(directories: Sequence[Path]) -> tuple[Trial, ...]:
     """The same from bags of the live graph."""
     trials = []

@@ -15,11 +15,12 @@ from dexpie_ros.config import provenance
 from dexpie_ros.control.types import Source
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.report import critic_report
-from dexpie_ros.demo.evaluation import STEP_S, live_trials, lockstep_trials
+from dexpie_ros.demo.evaluation import STEP_S, live_trials
 from dexpie_ros.demo.live import control_periods_ms, latencies_ms
 from dexpie_ros.demo.settings import EVALUATION_SEEDS, DemoConfig, seeds
 from dexpie_ros.episodes.episode import Episode, EpisodeError
 from dexpie_ros.episodes.labels import Labels
+from dexpie_ros.evaluation.experiments.results import trials_of
 from dexpie_ros.evaluation.report_data import (
     DataSource,
     EpisodeView,
@@ -62,7 +63,7 @@ def report_data(settings: DemoConfig, findings: Findings, command: str) -> Repor
         description=_description(settings, findings),
         limit_s=settings.limit_s,
         policies=tuple(
-            PolicyResult(name, lockstep_trials(rollouts), notes.get(name, ""))
+            PolicyResult(name, trials_of(rollouts), notes.get(name, ""))
             for name, rollouts in findings.lockstep.items()
         ),
         baseline=BC,
@@ -97,7 +98,7 @@ def _description(settings: DemoConfig, findings: Findings) -> str:
 def _check(name: str, findings: Findings) -> LiveCheck:
     live = live_trials(findings.live[name])
     starts = {trial.start for trial in live}
-    same = [t for t in lockstep_trials(findings.lockstep[name]) if t.start in starts]
+    same = [t for t in trials_of(findings.lockstep[name]) if t.start in starts]
     return LiveCheck(name, live, tuple(same))
 
 

@@ -25,6 +25,7 @@ from dexpie_ros.config import ConfigError
 from dexpie_ros.demo import collection, evaluation, learning, results
 from dexpie_ros.demo.collection import Advance
 from dexpie_ros.demo.settings import DemoConfig
+from dexpie_ros.evaluation.experiments.results import trials_of
 from dexpie_ros.evaluation.report import write_report
 from dexpie_ros.evaluation.statistics import compare, summarise
 from dexpie_ros.policy.policy import Policy
@@ -126,7 +127,7 @@ def _save_results(
 ) -> None:
     values: dict[str, object] = {"environment": dict(environment)}  # type: ignore[call-overload]
     for name, rollouts in lockstep.items():
-        trials = evaluation.lockstep_trials(rollouts)
+        trials = trials_of(rollouts)
         summary = summarise(trials, settings.limit_s)
         values[name] = {
             "successes": summary.successes,
@@ -143,7 +144,7 @@ def _save_results(
 def _print(
     console: Console, settings: DemoConfig, lockstep: dict[str, list[evaluation.Rollout]]
 ) -> None:
-    trials = {name: evaluation.lockstep_trials(r) for name, r in lockstep.items()}
+    trials = {name: trials_of(r) for name, r in lockstep.items()}
     table = Table(title=f"{settings.evaluations} held-out starts, limit {settings.limit_s:g} s")
     for title in ("policy", "success", "95 % interval", "median time", "restricted mean time"):
         table.add_column(title, justify="left" if title == "policy" else "right")

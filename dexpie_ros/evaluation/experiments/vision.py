@@ -19,16 +19,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from dexpie_ros import config as configs
-from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.episodes.cache import Cache, CacheConfig
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.episode_file import read_episode_file
-from dexpie_ros.evaluation.statistics import Summary, Trial, summarise
+from dexpie_ros.evaluation.experiments.results import trials_of
+from dexpie_ros.evaluation.statistics import Summary, summarise
 from dexpie_ros.policy.observation import ObservationSpec, Part
 from dexpie_ros.policy.settings import DenoiserConfig, EncoderConfig
 from dexpie_ros.simulation.cell import CellConfig
-from dexpie_ros.simulation.lockstep import LockstepConfig, Rollout, Task
+from dexpie_ros.simulation.lockstep import LockstepConfig, Task
 from dexpie_ros.simulation.operator import OperatorConfig
 from dexpie_ros.simulation.parallel import run_parallel
 from dexpie_ros.simulation.tasks.bottle import BottleConfig
@@ -87,7 +87,7 @@ def run_vision(settings: VisionConfig, root: str | Path, say: Say) -> dict[str, 
         ]
         rollouts = run_parallel(laboratory(settings), tasks, None, policy, settings.workers)
         results[name] = {
-            **_plain(summarise([_trial(r) for r in rollouts], settings.limit_s)),
+            **_plain(summarise(trials_of(rollouts), settings.limit_s)),
             "train_s": round(trained, 1),
             "chunk_p50_ms": _median([t for r in rollouts for t in r.latencies_ms]),
         }
@@ -155,17 +155,6 @@ def _progress(name: str, say: Say) -> Callable[[Progress], None]:
         )
 
     return report
-
-
-def _trial(r: Rollout) -> Trial:
-    steps = r.steps if r.success_step is None else r.success_step
-    return Trial(
-        start=str(r.seed),
-        success=r.outcome == "success",
-        time_s=steps * STEP_NS * 1e-9,
-        cause=r.cause,
-        contact=r.contact,
-    )
 
 
 def _plain(s: Summary) -> dict[str, Any]:
