@@ -200,6 +200,24 @@ def test_the_arbiter_dies(live: LiveGraph) -> None:
     live.until(lambda: live.reasons and live.drives, "the policy drives again")
 
 
+def test_the_arbiter_dies_while_the_operator_drives(live: LiveGraph) -> None:
+    """Nobody gave the robot back to the policy: it holds until somebody says who drives."""
+    live.start("without-arbiter-and-person")
+    live.ask("/intervention/force")
+    live.until(lambda: live.reason == "the operator drives", "the operator drives")
+    pid = live.pid("intervention_arbiter")
+    live.reasons.clear()
+    live.kill("intervention_arbiter")
+    back(live, "intervention_arbiter", pid)
+    live.until(lambda: live.reasons and live.mode is Mode.HOLD, "holds")
+    live.client.spin_for(1.0)
+    assert live.mode is Mode.HOLD and not live.drives
+    live.ask("/intervention/force")
+    live.until(lambda: human(live), "the operator takes over again")
+    live.ask("/intervention/toggle")
+    live.until(lambda: live.drives, "the policy drives when it is told to")
+
+
 @pytest.mark.parametrize("node", ["session", "recorder"])
 def test_who_leads_or_records_dies(live: LiveGraph, node: str) -> None:
     """The episode is over, the robot holds, what was recorded is there, the next one works."""

@@ -245,7 +245,7 @@ class Recording:
         """A disk that fails ends the recording; it never ends the thread or the process."""
         try:
             action()
-        except (OSError, EpisodeError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next episode must be recorded
             ours = isinstance(error, EpisodeError)
             self.error = str(error) if ours else f"{type(error).__name__}: {error}"
             self._say(f"{ENDED_EARLY}: {error}")

@@ -28,6 +28,7 @@ from dexpie_ros.nodes.base import ERROR, OK, WARN, ContractNode
 from dexpie_ros.nodes.intervention_services import InterventionServices
 from dexpie_ros.nodes.intervention_watch import InterventionWatch
 from dexpie_ros.nodes.lockstep_inputs import LockstepInputs
+from dexpie_ros.nodes.remembered import Remembered
 from dexpie_ros.realtime import prefer_process
 from dexpie_ros.runtime import ControlLoop, abort, declare_config, run_node
 
@@ -81,6 +82,9 @@ class InterventionArbiter(ContractNode):
         self._paused = self._session_seen = False
         self._arrived_ns = self._stepped_ns = 0
         self._published_mode: tuple[Mode, str, int] | None = None
+        self._remembered = Remembered(self.get_name())
+        self._person_drove = self._remembered.marked
+        """When an earlier process of this node ended during this launch."""
         self._last: ControlStep | None = None
         self._command_publisher = self.publisher("/control/command")
         self._step_publisher = self.publisher("/control/step")
@@ -192,6 +196,9 @@ class InterventionArbiter(ContractNode):
                 self.get_logger().warning("the session began anew: its episode is over")
             if message.phase == RUNNING_PHASE and first and not self.parameters.lockstep:
                 _, why = self._arbiter.start(message.kind)
+                if self._person_drove and message.kind != "demonstration":
+                    # the policy must not drive what nobody has given back to it
+                    _, why = self._arbiter.request(Mode.HOLD)
                 self.get_logger().warning(f"back during {message.episode_id}: {why}")
             if message.phase == IDLE_PHASE and self._paused:
                 self._paused = False
@@ -262,6 +269,7 @@ class InterventionArbiter(ContractNode):
         state = (self._arbiter.mode, self._arbiter.reason, self._arbiter.interventions)
         if state != self._published_mode:
             self._published_mode = state
+            self._remembered.mark(self._arbiter.mode in (Mode.HUMAN, Mode.ALIGNING))
             self._state_publisher.publish(self.messages.intervention_state(time_ns, *state))
 
     # -- services --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ next session nobody knows whether they still are.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -21,6 +22,17 @@ class Remembered:
     def __init__(self, node: str) -> None:
         folder = os.environ.get(RUN_FOLDER_VARIABLE, "")
         self._file = Path(folder) / f"remembered-{node}.json" if folder else None
+        self._mark = Path(folder) / f"marked-{node}" if folder else None
+
+    def mark(self, on: bool) -> None:
+        """One bit that costs a control loop nothing: no bytes, no waiting for the disk."""
+        if self._mark is not None:
+            with contextlib.suppress(OSError):
+                self._mark.touch() if on else self._mark.unlink(missing_ok=True)
+
+    @property
+    def marked(self) -> bool:
+        return self._mark is not None and self._mark.exists()
 
     def save(self, values: dict[str, Any]) -> str:
         """Keep ``values``; "" or why a restart of the node will not find them."""
