@@ -156,7 +156,10 @@ def test_command_does_not_run_away_from_a_robot_that_cannot_follow():
             assert command is goal, "within the limit nothing is changed"
     np.testing.assert_allclose(command.tcp.position, [0.65, 0.0, 0.3], atol=1e-12)
     assert limiter.statistics.lead == 59 - 25
+    ahead = limiter.preview([goal] * 4)
+    assert max(c.tcp.position[0] for c in ahead) < 0.65 + 1e-12, "as it will be executed"
     assert limiter.limit(goal) is not None and limiter.last.tcp.position[0] > 0.65
+    assert limiter.preview([goal])[0].tcp.position[0] > 0.65
 
 
 def test_a_robot_that_was_pushed_out_of_the_box_draws_no_command_after_it():

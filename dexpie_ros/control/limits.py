@@ -97,6 +97,8 @@ class Limiter:
         self.statistics = LimitStatistics()
         self._step_s = step_ns * 1e-9
         self._state: _State | None = None
+        self._stuck_at: Pose | None = None
+        """Where the robot was at the last command, if it was not following."""
 
     @property
     def last(self) -> Command | None:
@@ -105,7 +107,7 @@ class Limiter:
 
     def reset(self, command: Command) -> None:
         """Start from ``command``, at rest."""
-        self._state = _State(command, ZERO, ZERO)
+        self._state, self._stuck_at = _State(command, ZERO, ZERO), None
 
     def hold(self) -> Command:
         """The last command once more; the robot is at rest then. Raises RuntimeError before reset."""
@@ -122,6 +124,7 @@ class Limiter:
         limits do not apply. Raises RuntimeError before :meth:`reset`.
         """
         self._state, clipped = self._advance(self._require(), goal, hand_force, measured)
+        self._stuck_at = measured if "lead" in clipped else None
         for name in dict.fromkeys(clipped):
             setattr(self.statistics, name, getattr(self.statistics, name) + 1)
         self.statistics.steps += bool(clipped)
@@ -131,7 +134,7 @@ class Limiter:
         """What :meth:`limit` would give for the next steps' goals; changes nothing."""
         state, commands = self._require(), []
         for goal in goals:
-            state, _ = self._advance(state, goal, None)
+            state, _ = self._advance(state, goal, None, self._stuck_at)
             commands.append(state.command)
         return tuple(commands)
 
