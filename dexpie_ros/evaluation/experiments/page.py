@@ -132,10 +132,19 @@ def _cell(name: str, rows: Sequence[ArmResult]) -> str:
         f"<h2>{escape(name)}</h2>"
         + html.table(heads, table, (1, 2, 4, 5))
         + '<div class="pair">'
-        + html.figure(bars, "Success within the limit; whiskers: see the table.", "success by arm")
+        + html.figure(bars, f"Success within the limit; {_whiskers(rows)}.", "success by arm")
         + html.figure(curves, "Share of starts mastered by each time, mean over seeds.", "curves")
         + "</div>"
     )
+
+
+def _whiskers(rows: Sequence[ArmResult]) -> str:
+    if any(math.isnan(r.success().low) for r in rows):
+        return (
+            "whiskers: Wilson, 95 %, over all trials; for these trained policies, not for others, "
+            "of which there are too few to tell"
+        )
+    return "whiskers: 95 %, bootstrap over training seeds"
 
 
 def _drawn(r: ArmResult) -> Interval:

@@ -46,16 +46,16 @@ Count = Annotated[int, Field(ge=1)]
 
 @configs.config
 class VisionConfig:
-    """Size of the experiment; the defaults take about half an hour on two cores."""
+    """Size of the experiment; the defaults take about a quarter of an hour on two cores."""
 
     demonstrations: Count = 60
     """Attempts of a careful demonstrator; failed ones are not learned from."""
     trials: Count = 50
     limit_s: Annotated[float, Field(gt=0.0)] = 14.0
     image_size: Count = 64
-    channels: tuple[Count, ...] = (64, 128, 256)
+    channels: tuple[Count, ...] = (32, 64, 128)
     """Of the U-Net; the paper's is 256, 512, 1024."""
-    iterations: Count = 3000
+    iterations: Count = 2000
     """Of `vision`, batch 64."""
     plain_iterations: Count = 4000
     """Of the policies without images, batch 256."""
