@@ -203,18 +203,19 @@ def test_the_arbiter_dies(live: LiveGraph) -> None:
 def test_the_arbiter_dies_while_the_operator_drives(live: LiveGraph) -> None:
     """Nobody gave the robot back to the policy: it holds until somebody says who drives."""
     live.start("without-arbiter-and-person")
-    live.ask("/intervention/force")
+    live.until(lambda: live.ask("/intervention/force")[0], "the operator may take over")
     live.until(lambda: live.reason == "the operator drives", "the operator drives")
     pid = live.pid("intervention_arbiter")
     live.reasons.clear()
     live.kill("intervention_arbiter")
     back(live, "intervention_arbiter", pid)
-    live.until(lambda: live.reasons and live.mode is Mode.HOLD, "holds")
+    holds = ("requested", "waiting for the operator")
+    live.until(lambda: live.reasons and live.reason in holds, "holds with all streams there")
     live.client.spin_for(1.0)
     assert live.mode is Mode.HOLD and not live.drives
-    live.ask("/intervention/force")
+    live.until(lambda: live.ask("/intervention/force")[0], "the operator may take over again")
     live.until(lambda: human(live), "the operator takes over again")
-    live.ask("/intervention/toggle")
+    live.until(lambda: live.ask("/intervention/toggle")[0], "and may give back")
     live.until(lambda: live.drives, "the policy drives when it is told to")
 
 
