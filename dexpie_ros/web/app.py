@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from dexpie_ros.web import editing, pictures
 from dexpie_ros.web.access import Access
 from dexpie_ros.web.checks import Checks
 from dexpie_ros.web.foxglove import layout
+from dexpie_ros.web.json_requests import json_object
 from dexpie_ros.web.label_topics import labels_mcap
 from dexpie_ros.web.library import Library, UnknownEpisodeError
 from dexpie_ros.web.live_routes import LiveRoutes
@@ -41,7 +41,6 @@ from dexpie_ros.web.videos import Videos
 
 STATIC = Path(__file__).parent / "static"
 PAGES = ("/", "/episode", "/compare", "/live", "/results")
-_LARGEST_REQUEST = 1 << 20
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _AGAIN = {"cache-control": "private, max-age=86400, immutable"}
 """For what never changes at its address: that of a picture names the state of the bag."""
@@ -175,7 +174,7 @@ class _Site:
         return Response(jpeg, media_type="image/jpeg", headers=_AGAIN)
 
     async def annotate(self, request: Request) -> Response:
-        values = await _json(request)
+        values = await json_object(request)
         return await anyio.to_thread.run_sync(self._annotate, _name(request), values)
 
     def _annotate(self, name: str, values: dict[str, Any]) -> Response:
@@ -230,18 +229,3 @@ def _name(request: Request) -> str:
     if not name:
         raise UnknownEpisodeError("the address lacks ?episode=NAME")
     return name
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _LARGEST_REQUEST:
-            raise EpisodeError("the request is too large")
-    try:
-        values = json.loads(bytes(body))
-    except (ValueError, RecursionError):
-        raise EpisodeError("the request is no JSON") from None
-    if not isinstance(values, dict):
-        raise EpisodeError("the request is no JSON object")
-    return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from dexpie_ros.contract import CAMERAS
 from dexpie_ros.control.keys import BINDINGS, CAUSES, SERVICES, Action
+from dexpie_ros.web.json_requests import SHORT, json_object
 
 if TYPE_CHECKING:
     from dexpie_ros.web.live import LiveGraph
@@ -106,13 +106,7 @@ class LiveRoutes:
         return Response(jpeg, media_type="image/jpeg")
 
     async def command(self, request: Request) -> Response:
-        body = await request.body()
-        try:
-            values = json.loads(body) if len(body) < 10_000 else None
-        except ValueError:
-            values = None
-        if not isinstance(values, dict):
-            return JSONResponse({"error": "the request is no JSON object"}, 422)
+        values = await json_object(request, SHORT)
         return await anyio.to_thread.run_sync(self._command, values)
 
     def _command(self, values: dict[str, Any]) -> Response:

@@ -6,7 +6,6 @@ twice for the same episode, labels and annotations makes nothing twice.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import tempfile
@@ -26,6 +25,7 @@ from dexpie_ros.episodes.annotations import read_annotations
 from dexpie_ros.episodes.episode import EpisodeError
 from dexpie_ros.episodes.labels import labels_path, read_labels
 from dexpie_ros.evaluation.errors import EvaluationError
+from dexpie_ros.web.json_requests import SHORT, json_object
 from dexpie_ros.web.library import Library
 
 KEPT = 4
@@ -177,13 +177,7 @@ class Videos:
 
     async def wanted(self, request: Request) -> Response:
         """``{"tag": ...}`` for ``?episode=``, or ``{"cancel": id}``."""
-        body = await request.body()
-        try:
-            values = json.loads(body) if len(body) < 10_000 else None
-        except ValueError:
-            values = None
-        if not isinstance(values, dict):
-            raise EpisodeError("the request is no JSON object")
+        values = await json_object(request, SHORT)
         cancel, tag = values.get("cancel"), values.get("tag")
         if isinstance(cancel, str):
             video = self.get(cancel)
