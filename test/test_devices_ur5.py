@@ -6,40 +6,25 @@ import time
 
 import numpy as np
 import pytest
-from emulated import eventually, gone, loopback, needs
+from emulated import eventually, gone, needs
 
 from dexpie_ros import geometry
 from dexpie_ros.devices import ur5
 from dexpie_ros.devices.arm_limits import ArmLimits
 from dexpie_ros.devices.device import Backoff, Level
 from dexpie_ros.devices.ur5 import Phase, Ur5, Ur5Config
-from dexpie_ros.emulators.peer import Emulator
 from dexpie_ros.geometry import Pose
 
 HELD_WITHIN = 0.3
 """s; nominally 0.1, three times that for a machine that is busy with other tests."""
 
+pytest_plugins = ("ur5_fixtures",)
+EMULATOR = ("--unlock-delay", "1")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _library():
     needs("rtde_control")
-
-
-@pytest.fixture(scope="module")
-def host():
-    return loopback()
-
-
-@pytest.fixture(scope="module")
-def controller(host):
-    with Emulator("ur5", "--host", host, "--unlock-delay", "1") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def robot(controller):
-    controller.ask("reset")
-    return controller
 
 
 @pytest.fixture

@@ -8,34 +8,18 @@ import time
 
 import numpy as np
 import pytest
-from emulated import eventually, loopback, needs
+from emulated import eventually, needs
 from test_devices_ur5 import drive, make
 
 from dexpie_ros.devices.arm_limits import ArmLimits
 from dexpie_ros.devices.device import Level
-from dexpie_ros.emulators.peer import Emulator
+
+pytest_plugins = ("ur5_fixtures",)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _library():
     needs("rtde_control")
-
-
-@pytest.fixture(scope="module")
-def host():
-    return loopback()
-
-
-@pytest.fixture(scope="module")
-def controller(host):
-    with Emulator("ur5", "--host", host) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def robot(controller):
-    controller.ask("reset")
-    return controller
 
 
 def test_twenty_drops_without_crash_or_leak(host, robot):

@@ -12,27 +12,12 @@ from dexpie_ros.devices.device import Level
 from dexpie_ros.devices.ur5 import Ur5Config
 from dexpie_ros.emulators.peer import Emulator
 
+pytest_plugins = ("ur5_fixtures",)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _library():
     needs("rtde_control")
-
-
-@pytest.fixture(scope="module")
-def host():
-    return loopback()
-
-
-@pytest.fixture(scope="module")
-def controller(host):
-    with Emulator("ur5", "--host", host) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def robot(controller):
-    controller.ask("reset")
-    return controller
 
 
 def test_wrong_model_is_refused(host, robot):
