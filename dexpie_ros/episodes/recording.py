@@ -242,13 +242,14 @@ class Recording:
         return short
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """A disk that fails ends the recording; it never ends the thread or the process."""
+        """What fails ends the recording, and is told; it never ends the thread or the process."""
         try:
             action()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next episode must be recorded
             ours = isinstance(error, EpisodeError)
             self.error = str(error) if ours else f"{type(error).__name__}: {error}"
-            self._say(f"{ENDED_EARLY}: {error}")
+            in_words = isinstance(error, (OSError, EpisodeError))
+            self._say(f"{ENDED_EARLY}: {error if in_words else self.error}")
 
     def _say(self, message: str) -> None:
         self.warnings.append(message)

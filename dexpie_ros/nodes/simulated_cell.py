@@ -6,6 +6,7 @@ fast the machine is; otherwise it goes on with the last command, as a robot woul
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -164,7 +165,7 @@ class SimulatedCell(ContractNode):
                     state = cell.step(command)
                 else:
                     continue
-                with preferred_thread():
+                with preferred_thread() if self._period else contextlib.nullcontext():
                     self._pace()
                     self._publish_state(state)
                 self._publish_images(cell, state)

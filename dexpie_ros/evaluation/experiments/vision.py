@@ -14,6 +14,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median_high
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -86,10 +87,11 @@ def run_vision(settings: VisionConfig, root: str | Path, say: Say) -> dict[str, 
             Task("evaluation", EVALUATIONS + k, policy_name=name) for k in range(settings.trials)
         ]
         rollouts = run_parallel(laboratory(settings), tasks, None, policy, settings.workers)
+        latencies = [t for r in rollouts for t in r.latencies_ms]
         results[name] = {
             **_plain(summarise(trials_of(rollouts), settings.limit_s)),
             "train_s": round(trained, 1),
-            "chunk_p50_ms": _median([t for r in rollouts for t in r.latencies_ms]),
+            "chunk_p50_ms": round(median_high(latencies), 2) if latencies else None,
         }
     content = {
         "settings": configs.to_dict(settings),
@@ -165,7 +167,3 @@ def _plain(s: Summary) -> dict[str, Any]:
         "median_time_s": s.median_s if s.successes else None,
         "restricted_mean_s": s.restricted_mean_s.value,
     }
-
-
-def _median(values: list[float]) -> float | None:
-    return round(sorted(values)[len(values) // 2], 2) if values else None
