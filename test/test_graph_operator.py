@@ -102,11 +102,15 @@ def test_a_terminated_keyboard_gives_the_terminal_back(live: LiveGraph) -> None:
 
 def test_the_monitor_sees_the_graph(live: LiveGraph) -> None:
     command = [sys.executable, "-m", "dexpie_ros.cli", "monitor", "--once", "3"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "160"}
-    )
-    assert done.returncode == 0, done.stderr
-    for shown in ("arbiter: HOLD", "/control/step", "policy_server", "jitter_p99_ms"):
+    said = ("arbiter: HOLD", "/control/step", "policy_server", "jitter_p99_ms")
+    for _ in range(5):  # on a busy machine three seconds may be too few to meet every node
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "160"}
+        )
+        assert done.returncode == 0, done.stderr
+        if all(shown in done.stdout for shown in said):
+            break
+    for shown in said:
         assert shown in done.stdout, done.stdout
 
 

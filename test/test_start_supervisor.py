@@ -34,7 +34,7 @@ def ticker(name="ticker", **options):
     return NodeSpec("ticker", name=name, module="graph_nodes.ticker", **options)
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -86,7 +86,7 @@ def test_ros_nodes_get_names_parameters_and_close_cleanly(log):
 
 def test_unusable_parameter_ends_the_graph_with_status_2(log):
     with RunningGraph([ticker(parameters={"rte": 1.0})], log.path) as graph:
-        assert graph.wait(20) == 2
+        assert graph.wait(60) == 2
         with pytest.raises(GraphFailed, match=r"node ticker failed \(exit code 2\).*graph\.log"):
             graph.check()
     assert "unknown parameter rte; did you mean rate?" in log()
@@ -96,7 +96,7 @@ def test_unusable_parameter_ends_the_graph_with_status_2(log):
 def test_required_node_takes_the_graph_with_it_and_gives_the_exit_code(log):
     with RunningGraph([plain("exit 7", "bad"), plain("sleep", "other")], log.path) as graph:
         other = log.pid_after("sleep")
-        assert graph.wait(10) == 7
+        assert graph.wait(60) == 7
         assert graph.supervisor.failed == "bad"
     assert "bad is required: ending the graph" in log()
     assert not alive(other)
@@ -105,7 +105,7 @@ def test_required_node_takes_the_graph_with_it_and_gives_the_exit_code(log):
 def test_killed_node_counts_as_a_shell_does(log):
     with RunningGraph([plain("sleep")], log.path) as graph:
         os.kill(log.pid_after("sleep"), signal.SIGKILL)
-        assert graph.wait(10) == 128 + 9
+        assert graph.wait(60) == 128 + 9
     assert "plain ended (exit code 137, SIGKILL)" in log()
 
 
@@ -119,36 +119,42 @@ def test_optional_node_may_end(log):
 
 def test_graph_of_optional_nodes_ends_when_all_have(log):
     with RunningGraph([plain("exit 0", required=False)], log.path) as graph:
-        assert graph.wait(10) == 0
+        assert graph.wait(60) == 0
 
 
-def test_respawn(log):
-    node = plain("exit 1", required=False, respawn=True, respawn_delay=0.05)
+def test_respawn(log, tmp_path):
+    does = f"twice {tmp_path / 'starts'}"
+    node = plain(does, required=False, respawn=True, respawn_delay=0.05)
     with RunningGraph([node, plain("sleep", "main")], log.path) as graph:
-        until(lambda: graph.supervisor.nodes["plain"].restarts >= 2)
+        log.pid_after("stays")
+        assert graph.supervisor.nodes["plain"].restarts == 2
         assert graph.stop() == 0
     assert "plain ended (exit code 1); again in 0.05 s" in log()
 
 
-def test_a_required_node_is_started_again_only_if_it_lived(log, monkeypatch):
-    node = plain("exit 1", required=True, respawn=True, respawn_delay=0.01)
+def test_a_required_node_is_started_again_only_if_it_lived(log, monkeypatch, tmp_path):
+    does = f"twice {tmp_path / 'starts'}"
+    node = plain(does, required=True, respawn=True, respawn_delay=0.01)
+    monkeypatch.setattr(supervisor, "SETTLED_S", 1e6)
     with RunningGraph([node, plain("sleep", "main")], log.path) as graph:
-        assert graph.wait(10) == 1
+        assert graph.wait(60) == 1
         assert graph.supervisor.nodes["plain"].restarts == 0
     assert "after its start: not started again" in log()
+    (tmp_path / "starts").unlink()
     monkeypatch.setattr(supervisor, "SETTLED_S", 0.0)
     with RunningGraph([node, plain("sleep", "main")], log.path) as graph:
-        until(lambda: graph.supervisor.nodes["plain"].restarts >= 2)
+        log.pid_after("stays")
+        assert graph.supervisor.nodes["plain"].restarts == 2
         assert graph.stop() == 0
     with RunningGraph([plain("exit 0", required=True, respawn=True)], log.path) as graph:
-        assert graph.wait(10) == 0, "it wanted to end"
+        assert graph.wait(60) == 0, "it wanted to end"
         assert graph.supervisor.nodes["plain"].restarts == 0
 
 
 def test_node_that_cannot_use_its_config_is_not_started_again(log):
     node = plain("exit 2", required=True, respawn=True, respawn_delay=0.01)
     with RunningGraph([node], log.path) as graph:
-        assert graph.wait(10) == 2
+        assert graph.wait(60) == 2
         assert graph.supervisor.nodes["plain"].restarts == 0
     assert "cannot use its configuration: not started again" in log()
 
@@ -167,7 +173,7 @@ def test_children_of_a_node_do_not_stay(log):
     with RunningGraph([plain("parent")], log.path):
         child = log.pid_after("child")
         assert alive(child)
-    until(lambda: not alive(child), 5)
+    until(lambda: not alive(child))
 
 
 def test_endless_line_and_bytes_that_are_no_text_pass(log):
@@ -212,7 +218,7 @@ def test_foreground_run_ends_cleanly(tmp_path, number):
     process, log = runner(tmp_path)
     pids = [log.pid_after(f"from /{name}") for name in ("one", "two")]
     process.send_signal(number)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert log().count("closed") == 2
     assert not any(map(alive, pids))
 
@@ -220,13 +226,12 @@ def test_foreground_run_ends_cleanly(tmp_path, number):
 def test_second_ctrl_c_does_not_wait(tmp_path):
     process, log = runner(tmp_path, "deaf")
     until(lambda: log().count("deaf") == 2)
-    start = time.monotonic()
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 137
-    assert time.monotonic() - start < Grace().interrupt  # the patience of the first one
+    assert process.wait(60) == 137
+    assert "did not end within" not in log()  # no patience ran out
 
 
 def test_killed_supervisor_leaves_no_orphans(tmp_path):
@@ -234,7 +239,7 @@ def test_killed_supervisor_leaves_no_orphans(tmp_path):
     pids = [log.pid_after(f"from /{name}") for name in ("one", "two")]
     process.kill()
     process.wait()
-    until(lambda: not any(map(alive, pids)), 10)
+    until(lambda: not any(map(alive, pids)))
 
 
 def test_stale_shared_memory_goes_and_what_is_locked_stays(tmp_path):

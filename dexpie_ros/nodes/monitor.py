@@ -22,6 +22,8 @@ COLOURS = ("green", "yellow", "red", "magenta")
 SHOWN = ("_p99_ms", "missed", "stalls", "inferences", "skipped", "recorded", "interventions")
 """Endings of the figures that are shown; all of them are on /diagnostics."""
 SILENT_S = 3.0
+DISCOVERY_S = 5.0
+"""How long a graph may take to be found before the seconds of ``--once`` begin."""
 
 
 def add_parser(groups: Any) -> None:
@@ -108,6 +110,7 @@ def _run(options: argparse.Namespace) -> int:
     console = Console()
     with _Listener(options.images) as listener:
         if options.once:
+            listener.spin(DISCOVERY_S, until_heard=True)
             listener.spin(options.once)
             console.print(render(listener.view, time.monotonic_ns()))
             return 0 if listener.view.nodes else 1
@@ -162,10 +165,10 @@ class _Listener:
         self._node.destroy_node()
         rclpy.try_shutdown()
 
-    def spin(self, seconds: float) -> None:
-        """Listen for so long."""
+    def spin(self, seconds: float, until_heard: bool = False) -> None:
+        """Listen for so long, or until a node has reported."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        while (left := end - time.monotonic()) > 0 and not (until_heard and self.view.nodes):
             self._executor.spin_once(timeout_sec=left)
         self.view.simulated = self._node.count_publishers("/simulation/state") > 0
 

@@ -15,6 +15,13 @@ if does == "stubborn":  # as a hung rclpy node, which traps both
 elif does.startswith("exit"):
     time.sleep(0.2)
     sys.exit(int(does.split()[1]))
+elif does.startswith("twice"):  # fails two times, then stays
+    with open(does.split()[1], "a+", encoding="utf-8") as starts:
+        starts.write("x")
+        starts.seek(0)
+        if len(starts.read()) <= 2:
+            sys.exit(1)
+    print(f"stays {os.getpid()}", flush=True)
 elif does == "parent":
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     print(f"child {child.pid}", flush=True)
