@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dexpie_ros import __version__, bench, security
-from dexpie_ros.config import ConfigError
+from dexpie_ros.config import ConfigError, provenance
 from dexpie_ros.devices import commands as devices_commands
 from dexpie_ros.emulators.commands import add_parser as _add_emulate
 from dexpie_ros.episodes import commands as episodes_commands
@@ -33,6 +33,8 @@ from dexpie_ros.web import commands as web_commands
 
 Command = Callable[[argparse.Namespace], int]
 
+_LONG = ("bench", "demo", "experiment", "train")
+
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add(groups)
     options = parser.parse_args(arguments)
     command: Command = options.run
+    if options.command in _LONG:
+        provenance()  # of the code as it is now, not when the run ends
     try:
         return command(options)
     except KeyboardInterrupt:

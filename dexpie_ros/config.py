@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import os
 import subprocess
@@ -129,16 +130,23 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def provenance() -> dict[str, str]:
-    """Version and git commit of this code, kept with every run."""
+    """Version and git commit of this code, kept with every run.
+
+    Looked up once in a process: the files may have changed by the end of a long run.
+    """
+    return {"version": __version__, "commit": _commit()}
+
+
+@functools.cache
+def _commit() -> str:
     folder = Path(__file__).resolve().parent
     try:
-        commit = subprocess.run(
+        return subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
             capture_output=True, text=True, timeout=10, check=True,
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        commit = "unknown"
-    return {"version": __version__, "commit": commit}
+        return "unknown"
 
 
 def _explain(cls: type, error: ValidationError, where: str) -> str:

@@ -105,7 +105,11 @@ def test_the_monitor_sees_the_graph(live: LiveGraph) -> None:
     said = ("arbiter: HOLD", "/control/step", "policy_server", "jitter_p99_ms")
     for _ in range(5):  # on a busy machine three seconds may be too few to meet every node
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "160"}
+            command,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "COLUMNS": "160"},
         )
         assert done.returncode == 0, done.stderr
         if all(shown in done.stdout for shown in said):

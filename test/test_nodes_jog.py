@@ -121,6 +121,16 @@ def test_an_episode_is_not_jogged(asked, kind):
     assert "an episode is running; end it first" in asked.warnings[0]
 
 
+def test_the_operator_is_not_robbed_of_the_robot(asked):
+    asked.rig.arbiter.toggle(force=True)
+    asked.step()
+    driven = asked.rig.arbiter.mode
+    assert driven in (Mode.ALIGNING, Mode.HUMAN)
+    asked.ask()
+    assert asked.rig.arbiter.mode is driven and not asked.services.homing
+    assert asked.warnings == ["jog: the operator has the robot"]
+
+
 def test_a_robot_that_holds_for_a_reason_is_not_jogged(asked):
     start = asked.x
     asked.rig.arbiter.hold("/arm/joint_states is silent")

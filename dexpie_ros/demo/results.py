@@ -142,8 +142,9 @@ def _views(findings: Findings) -> list[EpisodeView]:
             if same and episode.info.kind == "deployment":
                 chosen.append(("Deployment that failed", episode))
         chosen.append(("The same start again, with the operator on watch", corrected))
-    demo = next((e for e in findings.episodes if e.info.kind == "demonstration"), None)
-    if demo is not None:
+    demos = [e for e in findings.episodes if e.info.kind == "demonstration"]
+    if demos:
+        demo = next((e for e in demos if e.success), demos[0])
         chosen.append(("Demonstration", demo))
     by_id = {e.id: item for e, item in zip(findings.episodes, findings.labels, strict=True)}
     return [_view(title, episode, by_id[episode.id]) for title, episode in chosen]

@@ -129,7 +129,8 @@ class InterventionServices:
                 stamp_ns(message.header.stamp),
             )
             if not why and not self._jogs and self._jogging.asked(now):
-                why = self._move()
+                driven = self._arbiter.mode in (Mode.ALIGNING, Mode.HUMAN)
+                why = "the operator has the robot" if driven else self._move()
                 self._jogs = not why
         if why:
             self._node.get_logger().warning(f"jog: {why}", throttle_duration_sec=1.0)
