@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
-from arbiter_rig import Rig
+from arbiter_rig import Rig, follower
 
 from dexpie_ros import geometry
 from dexpie_ros.config import ConfigError
@@ -122,12 +122,11 @@ def test_an_episode_is_not_jogged(asked, kind):
 
 
 def test_the_operator_is_not_robbed_of_the_robot(asked):
-    asked.rig.arbiter.toggle(force=True)
-    asked.step()
-    driven = asked.rig.arbiter.mode
-    assert driven in (Mode.ALIGNING, Mode.HUMAN)
+    asked.rig.step(follower())
+    assert asked.rig.arbiter.toggle(force=True)[0]
+    assert asked.rig.step(follower()).mode is Mode.HUMAN
     asked.ask()
-    assert asked.rig.arbiter.mode is driven and not asked.services.homing
+    assert asked.rig.arbiter.mode is Mode.HUMAN and not asked.services.homing
     assert asked.warnings == ["jog: the operator has the robot"]
 
 
