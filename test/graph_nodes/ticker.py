@@ -19,11 +19,14 @@ class Ticker(Node):
     def __init__(self):
         super().__init__("unnamed")
         parameters = declare_config(self, TickerParameters)
-        self.create_timer(1 / parameters.rate, lambda: None)
-        print(
-            f"{parameters.greeting} from {self.get_fully_qualified_name()} {os.getpid()}",
-            flush=True,
-        )
+        self._greeting = parameters.greeting
+        self.create_timer(1 / parameters.rate, self._greet)
+
+    def _greet(self):
+        if self._greeting:  # not before it is whole: a signal in the middle of it closes nothing
+            name = self.get_fully_qualified_name()
+            print(f"{self._greeting} from {name} {os.getpid()}", flush=True)
+            self._greeting = ""
 
     def destroy_node(self):
         print("closed", flush=True)
