@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from dexpie_ros.graph import stack
 from dexpie_ros.nodes.base import interface
 from dexpie_ros.nodes.session_client import SessionClient
 from dexpie_ros.running_graph import RunningGraph
+
+KEY_LISTENERS = 4
+"""Arbiter, session, teleop, recorder."""
 
 
 class LiveGraph:
@@ -75,8 +78,24 @@ class LiveGraph:
         return future.result().success, future.result().message
 
     def key(self, text: str) -> None:
-        self.until(self.keys.get_subscription_count, "somebody listens to keys")
+        # a key reaches only those who are matched by then
+        self.until(
+            lambda: self.keys.get_subscription_count() >= KEY_LISTENERS, "all listen to keys"
+        )
         self.keys.publish(self.client.node.messages.text(text))
+
+    def persist(self, act: Callable[[], Any], true: Callable[[], Any], what: str) -> None:
+        """Act, and again every ten seconds until ``true``, as a person does who was refused.
+
+        A takeover is refused while a stream of the operator is late, which a busy machine makes it.
+        """
+        for patience in (10.0,) * 5:
+            act()
+            with suppress(AssertionError):
+                self.until(true, what, patience)
+                return
+        act()
+        self.until(true, what)
 
     def start(self, name: str, kind: str = "deployment") -> None:
         policy = "" if kind == "demonstration" else str(self.policy)

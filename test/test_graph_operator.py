@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -48,10 +49,8 @@ def test_takeover_by_service_and_by_event(live: LiveGraph) -> None:
         (lambda: live.key("F"), lambda: live.key(" ")),
         (lambda: live.key("force"), lambda: live.ask("/intervention/set", False)),
     ):
-        take()
-        live.until(lambda: human(live), "the operator drives")
-        give()
-        live.until(lambda: live.drives, "the policy drives again")
+        live.persist(take, lambda: human(live), "the operator drives")
+        live.persist(give, lambda: live.drives, "the policy drives again")
     live.key("h")
     live.until(lambda: live.mode is Mode.HOLD, "holds")
     assert live.ask("/intervention/set", True)[0] or "no takeover" in live.reason
@@ -68,8 +67,7 @@ def test_the_keyboard_in_a_terminal(live: LiveGraph) -> None:
     with PtyKeyboard(live.folder / "keyboard.log") as keyboard:
         live.until(lambda: "[POLICY]" in keyboard.screen(), "the screen shows the mode")
         assert keyboard.raw
-        keyboard.type(b"F")
-        live.until(lambda: human(live), "the operator drives")
+        live.persist(lambda: keyboard.type(b"F"), lambda: human(live), "the operator drives")
         live.until(lambda: "[HUMAN]" in keyboard.screen(), "the screen shows it")
         for shown in ("alignment: ", "wrist ", "session: running typed", "streams: "):
             live.until(lambda shown=shown: shown in keyboard.screen(), f"the screen shows {shown}")
@@ -177,8 +175,8 @@ def test_the_policy_server_dies(live: LiveGraph) -> None:
     pid = live.pid("policy_server")
     live.kill("policy_server")
     live.until(lambda: "policy server is silent" in live.reason, "holds and says why")
-    live.ask("/intervention/force")
-    live.until(lambda: human(live), "the operator may drive meanwhile")
+    force = partial(live.ask, "/intervention/force")
+    live.persist(force, lambda: human(live), "the operator may drive meanwhile")
     live.ask("/intervention/toggle")
     back(live, "policy_server", pid)
     live.until(lambda: live.drives, "goes on")
@@ -187,8 +185,8 @@ def test_the_policy_server_dies(live: LiveGraph) -> None:
 @pytest.mark.parametrize("node", ["teleop", "simulated_operator"])
 def test_the_operators_side_dies(live: LiveGraph, node: str) -> None:
     live.start(f"without-{node}")
-    live.ask("/intervention/force")
-    live.until(lambda: live.reason == "the operator drives", "the operator drives")
+    force = partial(live.ask, "/intervention/force")
+    live.persist(force, lambda: live.reason == "the operator drives", "the operator drives")
     pid = live.pid(node)
     live.kill(node)
     live.until(lambda: "lost; holding" in live.reason, "holds and says why")
