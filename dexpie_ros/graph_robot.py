@@ -31,6 +31,7 @@ ARBITER_LIMITS: dict[str, Value] = {
     "arbiter.limits.linear_acceleration": 4.5,
     "arbiter.limits.angular_acceleration": 18.0,
     "arbiter.limits.lead": 0.14,
+    "arbiter.limits.angular_lead": 0.4,
 }
 """Inside the arm driver's own limits (`devices.arm_limits.ArmLimits`), which are a net below: what
 the arbiter executes and records is then what the arm does."""

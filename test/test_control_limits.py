@@ -162,6 +162,29 @@ def test_command_does_not_run_away_from_a_robot_that_cannot_follow():
     assert limiter.preview([goal])[0].tcp.position[0] > 0.65
 
 
+def test_command_does_not_turn_away_from_a_wrist_that_is_blocked():
+    """About z at 0.05 rad a step while the wrist stands still: it ends at 0.4 rad."""
+    limiter = Limiter(LimitsConfig(angular_lead=0.4))
+    position = np.array([0.4, 0.0, 0.3])
+
+    def turned(angle: float) -> Pose:
+        return Pose(position, np.array([0.0, 0.0, np.sin(angle / 2), np.cos(angle / 2)]))
+
+    limiter.reset(Command(turned(0.0), np.zeros(6)))
+    for k in range(1, 41):
+        goal = Command(turned(0.05 * k), np.zeros(6))
+        command = limiter.limit(goal, measured=turned(0.0))
+        if k < 8:
+            assert command is goal, "within the limit nothing is changed"
+    np.testing.assert_allclose(command.tcp.quaternion, turned(0.4).quaternion, atol=1e-12)
+    np.testing.assert_array_equal(command.tcp.position, position)
+    assert limiter.statistics.lead == 40 - 8
+    back = Command(turned(0.3), np.zeros(6))
+    for _ in range(5):
+        command = limiter.limit(back, measured=turned(0.0))
+    np.testing.assert_allclose(command.tcp.quaternion, turned(0.3).quaternion, atol=1e-12)
+
+
 def test_a_robot_that_was_pushed_out_of_the_box_draws_no_command_after_it():
     limiter = Limiter(LimitsConfig(lead=0.25))
     upright = np.array([0.0, 0.0, 0.0, 1.0])

@@ -52,6 +52,8 @@ class LimitsConfig:
     lead: float = Field(0.25, gt=0)
     """m by which the commanded TCP may be away from the measured one: a robot that cannot follow
     (blocked, out of reach) is not told to go ever further"""
+    angular_lead: float = Field(0.8, gt=0, lt=math.pi)
+    """rad by which it may be turned away from the measured one, for the same reason"""
     hand_force: float | None = Field(None, gt=0)
     """N; a finger that measures more closes no further. None: not limited here."""
 
@@ -194,12 +196,20 @@ class Limiter:
         return tcp if tuple(inside) == position else Pose(np.array(inside), tcp.quaternion)
 
     def _near(self, tcp: Pose, measured: Pose) -> Pose:
-        """``tcp``, or where the way there from ``measured`` leaves the sphere of radius `lead`."""
-        away = tcp.position - measured.position
-        distance = math.sqrt(float(away @ away))
-        if distance <= self.config.lead:
+        """``tcp``, or as far on the way there from ``measured`` as `lead` and `angular_lead` allow."""
+        away, turn = motion(measured, tcp)
+        distance, angle = norm(away), norm(turn)
+        if distance <= self.config.lead and angle <= self.config.angular_lead:
             return tcp
-        return Pose(measured.position + away * (self.config.lead / distance), tcp.quaternion)
+        position, quaternion = tcp.position, tcp.quaternion
+        if distance > self.config.lead:
+            position = measured.position + np.array(away) * (self.config.lead / distance)
+        if angle > self.config.angular_lead:
+            scale = self.config.angular_lead / angle
+            part = from_rotvec((turn[0] * scale, turn[1] * scale, turn[2] * scale))
+            whole = multiply(part, as_quaternion(measured.quaternion))
+            quaternion = np.array(as_quaternion(whole))
+        return Pose(position, quaternion)
 
     def _scale(self, step: Vector, last: Vector, speed: float, acceleration: float) -> float:
         """Share of ``step`` that is allowed after ``last``: a bound on speed and on speeding up."""
