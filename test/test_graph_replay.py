@@ -103,8 +103,8 @@ def test_what_was_recorded_is_heard_byte_for_byte_and_in_time(path: Path) -> Non
         listener = Listener(KINDS)
         try:
             began = time.monotonic()
-            assert replay.run(wait_s=1.0) == 2 * STEPS
-            assert time.monotonic() - began > 1.0 + STEPS / 25 / 4 - 0.1, "not faster than asked"
+            assert replay.run(wait_s=2.0) == 2 * STEPS
+            assert time.monotonic() - began > 2.0 + STEPS / 25 / 4 - 0.1, "not faster than asked"
             until(lambda: len(listener.heard["/replay/control/step"]) == STEPS)
             until(lambda: len(listener.heard["/replay/arm/tcp_pose"]) == STEPS)
         finally:
@@ -126,7 +126,7 @@ def test_pause_seek_and_rate_take_effect_at_once(path: Path) -> None:
         listener = Listener({"/replay/control/step": KINDS["/replay/control/step"]})
         heard = listener.heard["/replay/control/step"]
         done: list[int] = []
-        thread = threading.Thread(target=lambda: done.append(replay.run(wait_s=1.0)))
+        thread = threading.Thread(target=lambda: done.append(replay.run(wait_s=2.0)))
         thread.start()
         try:
             until(lambda: len(heard) >= 3)

@@ -73,12 +73,20 @@ class GraphExecution:
         """Whether what would move is a simulation. By what was heard: discovery may lag behind."""
         return self._world_heard
 
+    @property
+    def _robot_heard(self) -> bool:
+        return self._world_heard or "arm_driver" in self._nodes_heard
+
     def require_graph(self, patience_s: float = 20.0) -> None:
         """Until the graph is ready. EpisodeError where it is not one for this recording, GraphError
         where it does not become ready.
         """
+        end = time.monotonic() + patience_s
         self._client.wait_ready(patience_s)
         self._client.spin_for(LISTEN_S)
+        # on a busy machine it may take longer to hear what would move, and for which task
+        while time.monotonic() < end and not (self._session is not None and self._robot_heard):
+            self._client.spin_for(0.1)
         task = self._episode.info.task
         if task and self._session is not None and self._session.task != task:
             raise EpisodeError(
