@@ -6,22 +6,13 @@ from pathlib import Path
 
 import factories
 import pytest
-from web_pages import NAMELESS, UNREADABLE, browser, opened, ready, served
+from web_pages import NAMELESS, UNREADABLE, browser, made_up_graph, opened, ready, served
 
 from dexpie_ros.critic.label import Labels
-from dexpie_ros.episodes.images import encode_jpeg
 from dexpie_ros.episodes.labels import write_labels
 from dexpie_ros.web.app import STATIC
 
 PAGES = ("/", "/episode?id=a-failed&step=3", "/compare", "/live", "/results")
-STREAM = {"name": "/control/step", "health": "fresh", "age": 0.02, "rate": 25.0, "nominal": 25}
-LIVE = {
-    "ros": True, "heard": True, "mode": "human", "reason": "the operator drives", "aligned": True,
-    "panel": ["[HUMAN] the operator drives", "alignment: GO"], "pictures": {"front": 1, "wrist": 1},
-    "streams": [STREAM, {**STREAM, "health": "late", "name": "/camera/front/color/image_raw/compressed", "age": 3.21}],
-    "complaints": [{"name": "arm", "level": 1, "message": "slow"}, {"name": "hand", "level": 2, "message": "gone"}],
-}  # fmt: skip
-"""What the server says of a graph that runs; test_web_live.py asks a real one."""
 
 # what Tab must reach, as far as it is shown and enabled
 FOCUSABLE = """() => [...document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex="0"]')]
@@ -67,20 +58,9 @@ def where(tmp_path_factory):
 def visit(page, where, path):
     """Open a page and come to rest there; Live with a graph that is made up."""
     if path == "/live":
-        picture = encode_jpeg(factories.synthetic_image(factories.Recipe(), 3, "front", _rng()))
-        page.route("**/api/live/state*", lambda route: route.fulfill(json=LIVE))
-        page.route(
-            "**/api/live/picture*",
-            lambda route: route.fulfill(body=picture, content_type="image/jpeg"),
-        )
+        made_up_graph(page)
     page.goto(where + path)
     ready(page)
-
-
-def _rng():
-    import numpy as np
-
-    return np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("path", PAGES)

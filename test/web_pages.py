@@ -193,6 +193,39 @@ def _tidy(page):
     page.emulate_media(color_scheme="null", reduced_motion="null")
 
 
+STREAM = {"name": "/control/step", "health": "fresh", "age": 0.02, "rate": 25.0, "nominal": 25}
+LIVE = {
+    "ros": True, "heard": True, "mode": "human", "reason": "the operator drives", "aligned": True,
+    "panel": ["[HUMAN] the operator drives", "alignment: GO"], "pictures": {"front": 1, "wrist": 1},
+    "streams": [STREAM, {**STREAM, "health": "late", "name": "/camera/front/color/image_raw/compressed", "age": 3.21}],
+    "complaints": [{"name": "arm", "level": 1, "message": "slow"}, {"name": "hand", "level": 2, "message": "gone"}],
+}  # fmt: skip
+"""What the server says of a graph that runs; test_web_live.py asks a real one."""
+
+
+def made_up_graph(page, **state):
+    """Live shows :data:`LIVE` with ``state``; gives the list of what the page then orders."""
+    import factories
+    import numpy as np
+
+    from dexpie_ros.episodes.images import encode_jpeg
+
+    orders = []
+    image = factories.synthetic_image(factories.Recipe(), 3, "front", np.random.default_rng(0))
+    picture = encode_jpeg(image)
+
+    def ordered(route):
+        orders.append(route.request.post_data_json)
+        route.fulfill(json={"message": "done"})
+
+    page.route("**/api/live/state*", lambda route: route.fulfill(json=LIVE | state))
+    page.route(
+        "**/api/live/picture*", lambda route: route.fulfill(body=picture, content_type="image/jpeg")
+    )
+    page.route("**/api/live/command*", ordered)
+    return orders
+
+
 def ready(page):
     """Until the page has drawn itself."""
     page.wait_for_selector("body[data-ready]")

@@ -28,7 +28,7 @@ export async function show(main, query) {
     select.value = String(Math.max(0, Math.min(pairs.length - 1, Number(select.value) + by)));
     open(place, pairs[Number(select.value)]);
   };
-  bind([["j", "next two", () => other(1)], ["k", "the two before", () => other(-1)]]);
+  bind([["j", "next two", () => other(1), { held: true }], ["k", "the two before", () => other(-1), { held: true }]]);
   playerKeys(shared, bind);
   await open(place, pairs[Math.max(0, chosen)]);
 }

@@ -54,8 +54,8 @@ export async function show(main, query) {
   }
   if (annotator.state) annotator.keys(bind);
   bind([
-    ["j", "next episode of the table", () => { if (neighbours.next) location.href = link(neighbours.next); }],
-    ["k", "episode before", () => { if (neighbours.before) location.href = link(neighbours.before); }],
+    ["j", "next episode of the table", () => { if (neighbours.next) location.href = link(neighbours.next); }, { held: true }],
+    ["k", "episode before", () => { if (neighbours.before) location.href = link(neighbours.before); }, { held: true }],
     ["p", "compare with its pair", () => { if (about.info?.pair_id) location.href = compare(about); }],
   ]);
   const remarks = [...about.quality.map(([word, story]) => `${word}: ${story}`), ...(series?.problems || [])];

@@ -43,8 +43,8 @@ class Table {
     this.watch.observe(this.more);
     bind([
       ["/", "search", () => this.search.focus()],
-      [["ArrowDown", "j"], "next row", () => this.move(1)],
-      [["ArrowUp", "k"], "row before", () => this.move(-1)],
+      [["ArrowDown", "j"], "next row", () => this.move(1), { held: true }],
+      [["ArrowUp", "k"], "row before", () => this.move(-1), { held: true }],
       ["Enter", "open the row", () => this.body.querySelector("a")?.click()],
       ["x", "clear all filters", () => this.clear()],
     ]);

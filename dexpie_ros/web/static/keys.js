@@ -4,15 +4,20 @@ import { h, replace } from "./dom.js";
 
 let bindings = [];
 
-// rows: [key or list of keys, what it does, function]. "Ctrl+z" and "Shift+ArrowLeft" as written.
+// rows: [key or list of keys, what it does, function, more]. "Ctrl+z" and "Shift+ArrowLeft" as written.
+// more.held: a key that is held down does it again and again; others act once, however long they are held.
+// more.always: also while the help is open.
 export function bind(rows) {
-  bindings = bindings.concat(rows.map(([keys, text, run]) => ({ keys: [keys].flat(), text, run })));
+  bindings = bindings.concat(rows.map(([keys, text, run, more = {}]) => ({ keys: [keys].flat(), text, run, ...more })));
 }
 
 function name(event) {
   const control = event.ctrlKey || event.metaKey ? "Ctrl+" : "";
   const shift = event.shiftKey && event.key.length > 1 ? "Shift+" : "";
-  return control + shift + (event.key === " " ? "Space" : event.key);
+  let key = event.key === " " ? "Space" : event.key;
+  // Caps lock must not make another key of a letter.
+  if (key.length === 1 && event.getModifierState("CapsLock")) key = event.shiftKey ? key.toUpperCase() : key.toLowerCase();
+  return control + shift + key;
 }
 
 function writing(element) {
@@ -23,18 +28,26 @@ function writing(element) {
 const OWN = { BUTTON: ["Space", "Enter"], A: ["Enter"], SUMMARY: ["Space", "Enter"], INPUT: ["Space"] };
 
 function pressed(event) {
-  if (event.defaultPrevented || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.defaultPrevented || event.altKey) return;
   const key = name(event);
   const at = event.target;
+  if (document.querySelector("dialog[open]")) {
+    // Not prevented: Escape closes the help as well.
+    if (!event.repeat) bindings.find((binding) => binding.always && binding.keys.includes(key))?.run(event);
+    return;
+  }
   if (writing(at)) {
     if (key === "Escape") at.blur();
     return;
   }
-  if (at.type !== "range" && (OWN[at.tagName] || []).includes(key)) return;
+  if (at.type !== "range" && (OWN[at.tagName] || []).includes(key)) {
+    if (event.repeat && key === "Enter") event.preventDefault(); // browsers press the button again each time
+    return;
+  }
   const found = bindings.find((binding) => binding.keys.includes(key));
   if (!found) return;
   event.preventDefault();
-  found.run(event);
+  if (!event.repeat || found.held) found.run(event);
 }
 
 const SHOWN = {

@@ -69,7 +69,9 @@ export async function show(main) {
   const named = (key) => ({ " ": "Space", "\r": "Enter", "\n": "Enter", "\u001b": "Escape" }[key] || key);
   const keyOf = Object.fromEntries(bindings.map((b) => [b.action, named(b.keys[0])]));
   const help = Object.fromEntries(bindings.map((b) => [b.action, b.help]));
-  bind(bindings.map((b) => [[...new Set(b.keys.map(named))], b.help, act[b.action]]));
+  // The stop works in whatever state the page and the keyboard are.
+  const stop = (b) => b.action === "emergency_stop";
+  bind(bindings.map((b) => [[...new Set([...b.keys.map(named), ...(stop(b) ? ["X"] : [])])], b.help, act[b.action], { always: stop(b) }]));
   bind(causes.map((why, i) => [String(i + 1), "", () => { if (ask.childElementCount) fail(why); }]));
   const button = (action, text, style = "") => h("button", { type: "button", class: style, title: help[action] || "", onclick: act[action] }, `${text} `,
     keyOf[action] ? h("kbd", {}, keyOf[action]) : null);

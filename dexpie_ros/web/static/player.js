@@ -169,15 +169,16 @@ export function controls(player) {
 
 export function playerKeys(player, bind) {
   const pause = (run) => () => { player.toggle(false); run(); };
+  const held = { held: true };
   bind([
     ["Space", "play, pause", () => player.toggle()],
-    ["ArrowLeft", "one step back", pause(() => player.seek(player.step - 1))],
-    ["ArrowRight", "one step on", pause(() => player.seek(player.step + 1))],
-    ["Shift+ArrowLeft", "one second back", pause(() => player.by(-1))],
-    ["Shift+ArrowRight", "one second on", pause(() => player.by(1))],
+    ["ArrowLeft", "one step back", pause(() => player.seek(player.step - 1)), held],
+    ["ArrowRight", "one step on", pause(() => player.seek(player.step + 1)), held],
+    ["Shift+ArrowLeft", "one second back", pause(() => player.by(-1)), held],
+    ["Shift+ArrowRight", "one second on", pause(() => player.by(1)), held],
     ["Home", "to the beginning", pause(() => player.seek(0))],
     ["End", "to the end", pause(() => player.seek(player.last))],
-    ["-", "slower", () => player.faster(-1)],
-    [["+", "="], "faster", () => player.faster(1)],
+    ["-", "slower", () => player.faster(-1), held],
+    [["+", "="], "faster", () => player.faster(1), held],
   ]);
 }

@@ -1,0 +1,84 @@
+"""Keys of the page as keyboards send them: held down, with caps lock, with the help open."""
+
+import pytest
+from web_pages import at_step, made_up_graph, opened, ready
+
+from dexpie_ros.episodes.annotations import read_annotations
+
+pytest_plugins = ("web_fixtures",)
+
+
+@pytest.fixture
+def live(where, window):
+    """The Live page of a graph that is made up, and what was ordered there."""
+    with opened(window, where) as page:
+        orders = made_up_graph(page)
+        page.goto(f"{where}/live")
+        ready(page)
+        yield page, orders
+
+
+def hold(page, key, times=6):
+    for _ in range(times):  # all but the first are repetitions
+        page.keyboard.down(key)
+    page.keyboard.up(key)
+
+
+def ordered(page, orders, wanted):
+    """Until the orders are these. A last one is asked for, so that one too many would be seen."""
+    page.keyboard.press("h")
+    page.wait_for_function("() => document.getElementById('said').textContent === 'hold'")
+    assert orders == [*wanted, {"action": "hold"}]
+    orders.clear()
+
+
+def test_a_key_held_down_acts_once(live):
+    page, orders = live
+    for key, action in ((" ", "toggle"), ("r", "re_record"), ("j", "clutch"), ("k", "calibrate")):
+        hold(page, key)
+        ordered(page, orders, [{"action": action}])
+    page.get_by_role("button", name="Toggle").focus()
+    hold(page, "Enter")
+    ordered(page, orders, [{"action": "toggle"}])
+
+
+def test_a_judgement_held_down_is_one_revision(root, where, window):
+    with opened(window, where, "/episode?id=e2-corrected&step=5") as page:
+        at_step(page, 5)
+        hold(page, "s")
+        hold(page, "f")
+        page.wait_for_function(
+            "() => document.getElementById('said').textContent === 'failure, revision 2'"
+        )
+        hold(page, "ArrowRight", 4)  # but arrows go on
+        at_step(page, 9)
+        hold(page, "u")
+        page.wait_for_function(
+            "() => document.getElementById('said').textContent === 'undone, revision 3'"
+        )
+        assert read_annotations(root / "e2-corrected").revision == 3
+
+
+@pytest.mark.parametrize("key", ["x", "X", "Escape"])
+def test_the_stop_works_while_the_help_is_open(live, key):
+    page, orders = live
+    page.keyboard.press("?")
+    page.locator("dialog[open]").wait_for()
+    page.keyboard.press("r")  # others wait until it is closed
+    page.keyboard.press(key)
+    page.wait_for_function("() => document.getElementById('said').textContent === 'emergency stop'")
+    if key != "Escape":
+        page.keyboard.press("Escape")
+        orders.pop()  # which stops, too
+    page.locator("dialog[open]").wait_for(state="detached")
+    ordered(page, orders, [{"action": "emergency_stop"}])
+
+
+def test_caps_lock_makes_no_other_key_of_a_letter(live):
+    page, orders = live
+    page.evaluate(
+        """() => ['X', 'F', 'f'].forEach((key) => document.body.dispatchEvent(new KeyboardEvent('keydown',
+        { key, shiftKey: key === 'f', modifierCapsLock: true, bubbles: true, cancelable: true })))"""
+    )
+    page.get_by_role("group", name="Why did it fail?").get_by_role("button").first.wait_for()
+    ordered(page, orders, [{"action": "emergency_stop"}, {"action": "force"}])
