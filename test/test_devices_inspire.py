@@ -13,6 +13,7 @@ from dexpie_ros.devices import inspire_hand
 from dexpie_ros.devices import inspire_registers as reg
 from dexpie_ros.devices.device import Backoff, Level
 from dexpie_ros.devices.inspire_hand import InspireConfig, InspireHand
+from dexpie_ros.devices.inspire_transport import NoAnswer
 from dexpie_ros.emulators import modbus
 from dexpie_ros.emulators.peer import Emulator
 
@@ -117,6 +118,62 @@ def test_unplug_and_replug_and_no_old_command_is_repeated(hand, emulator):
     assert emulator.ask("state")["writes"] == writes
     hand.command(np.full(6, 0.3))
     eventually(lambda: np.allclose(hand.newest().openings, 0.3, atol=0.002), 5.0)
+
+
+@pytest.mark.parametrize("transport", ["modbus_tcp"], indirect=True)
+def test_requests_belong_to_the_connection_they_were_made_on(hand, emulator):
+    emulator.ask("unplug")
+    eventually(lambda: not hand.connected, 60.0)
+    began = time.monotonic_ns()
+    assert not hand.clear_errors() and not hand.set_speed(100)
+    emulator.ask("plug")
+    eventually(lambda: hand.status().level is Level.OK, 60.0, "hand back")
+    count = hand.samples.count
+    assert hand.wait(count + 3, 60.0) is not None
+    assert not emulator.events("clear", began), "what was refused is not done later"
+
+
+class Line:
+    """A transport that fails when told to, and notes what was written."""
+
+    def __init__(self):
+        self.fails, self.written = 0, []
+
+    def open(self):
+        pass
+
+    def close(self):
+        pass
+
+    def read(self, address, size):
+        return bytes(size)
+
+    def write(self, address, data):
+        if self.fails:
+            self.fails -= 1
+            raise NoAnswer("silence")
+        self.written.append(address)
+
+
+def test_a_request_whose_write_fails_is_written_again_unless_the_line_is_opened_anew():
+    hand, line = InspireHand(InspireConfig()), Line()
+    hand._transport, hand._connected = line, True
+    hand._open()
+    assert hand.clear_errors() and hand.set_force(300)
+    line.written.clear()
+    line.fails = 1
+    hand._cycle()
+    assert hand.failures == 1 and line.written == []
+    hand._cycle()
+    assert line.written == [reg.CLEAR_ERROR.address, reg.FORCE_SET.address]
+    hand._cycle()
+    assert len(line.written) == 2, "once only"
+    assert all(hand.clear_errors() for _ in range(inspire_hand.MAX_REQUESTS))
+    assert not hand.clear_errors()
+    line.written.clear()
+    hand._open()
+    hand._cycle()
+    assert reg.CLEAR_ERROR.address not in line.written
 
 
 @pytest.mark.parametrize("transport", ["eb90"], indirect=True)

@@ -43,6 +43,7 @@ def emulator(peer):
     peer.ask("tracking")
     peer.ask("jump", x=0, y=0, z=0)
     peer.ask("garbage", on=False)
+    peer.ask("freeze", on=False)
     peer.ask("place")
 
 
@@ -111,6 +112,22 @@ def test_steamvr_quits_and_returns_twenty_times(tracker, emulator):
         count = tracker.samples.count
         assert tracker.wait(count, 10.0) is not None
     assert len(os.listdir("/proc/self/fd")) <= files + 2
+
+
+def test_a_hung_steamvr_gives_no_poses(tracker, emulator):
+    """Its last pose stays readable and valid for ever; a tracker at rest is another thing."""
+    emulator.ask("place", matrix=np.eye(4).tolist())
+    count = tracker.samples.count
+    eventually(lambda: tracker.samples.count > count + 100, 60.0, "poses of a tracker at rest")
+    assert tracker.status().level is Level.OK
+    emulator.ask("freeze")
+    eventually(lambda: tracker.status().level is Level.STALE, 60.0)
+    assert "the pose is frozen; SteamVR hangs" in tracker.status().message
+    count = tracker.samples.count
+    time.sleep(0.1)
+    assert tracker.samples.count == count
+    emulator.ask("freeze", on=False)
+    eventually(lambda: tracker.status().level is Level.OK, 60.0)
 
 
 def test_poses_that_are_none_are_left_out(tracker, emulator):
@@ -242,6 +259,40 @@ def test_cube_of_another_size_is_noticed_only_by_scale_so_the_config_must_be_rig
         CubeConfig(min_faces=1)
     with pytest.raises(ValueError, match="each marker once"):
         CubeConfig(ids=(0, 0, 1, 2, 3, 4))
+
+
+def test_a_cube_config_names_a_dictionary_and_its_markers():
+    cv2 = needs("cv2")
+    with pytest.raises(ValueError, match="one of DICT_4X4_50"):
+        CubeConfig(dictionary="DICT_4x4_50")
+    with pytest.raises(ValueError, match=r"has the markers 0\.\.49"):
+        CubeConfig(ids=(0, 1, 2, 3, 4, 50))
+    every = [name for name in dir(cv2.aruco) if name.startswith("DICT_")]
+    assert len(every) >= 20
+    for name in every:
+        CubeDetector(CubeConfig(dictionary=name), K)
+        size = len(cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, name)).bytesList)
+        CubeConfig(dictionary=name, ids=(0, 1, 2, 3, 4, size - 1))
+        with pytest.raises(ValueError, match="has the markers"):
+            CubeConfig(dictionary=name, ids=(0, 1, 2, 3, 4, size))
+
+
+def test_a_later_camera_info_is_taken_up():
+    """The camera came back with another resolution: the old one's matrix would misplace the cube."""
+    needs("cv2")
+    settings = CubeConfig()
+    source = ArucoSource(settings, K / [[2], [2], [1]])
+    source.open()
+    pose = geometry.make_pose(geometry.rotation_exp([2.4, 0.5, 0.6]), [0.02, -0.03, 0.35])
+    image = render(pose, settings)
+    source.offer(1, image)
+    wrong = source.read().pose
+    assert wrong is None or np.linalg.norm(wrong[:3, 3] - pose[:3, 3]) > 0.05
+    source.calibrate(K)
+    source.offer(2, image)
+    assert np.allclose(source.read().pose[:3, 3], pose[:3, 3], atol=0.01)
+    source.close()
+    assert source.read() is None
 
 
 def test_cube_tracker_takes_offered_images():

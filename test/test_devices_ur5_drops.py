@@ -2,6 +2,8 @@
 
 import os
 import resource
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,12 +11,20 @@ import time
 import numpy as np
 import pytest
 from emulated import eventually, needs
+from test_devices_arm_motion import FakeReceive
 from test_devices_ur5 import drive, make
 
+from dexpie_ros.devices import ur5_wire as wire
+from dexpie_ros.devices import ur_dashboard
 from dexpie_ros.devices.arm_limits import ArmLimits
 from dexpie_ros.devices.device import Level
+from dexpie_ros.devices.ur5_config import Ur5Config
+from dexpie_ros.devices.ur5_process import ArmProcess, Leave
+from dexpie_ros.devices.ur5_state import StateReader
+from dexpie_ros.devices.ur5_wire import Exit, Phase
 
 pytest_plugins = ("ur5_fixtures",)
+EMULATOR = ("--unlock-delay", "1")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,3 +113,74 @@ def test_a_slowed_arm_is_let_off_the_way_that_is_taken_back(host, robot):
     time.sleep(0.5)
     assert np.linalg.norm(arm.newest().tcp.position - here.position) < 2e-3
     arm.stop()
+
+
+@pytest.mark.parametrize("stop", ["halt", "protective stop unlocked at the pendant"])
+@pytest.mark.parametrize("loss", ["drop", "kill"])
+def test_a_stop_outlasts_the_connection_and_the_process(host, robot, stop, loss):
+    """Else a lost packet would set an arm in motion again that a person has stopped."""
+    arm = make(host)
+    arm.start()
+    eventually(lambda: arm.ready)
+    if stop == "halt":
+        robot.ask("halt", reason="stopped on the pendant")
+    else:
+        robot.ask("protective_stop")
+    eventually(lambda: arm.phase is Phase.STOPPED, 60.0)
+    why, uploads = arm.status().message, robot.ask("state")["uploads"]
+    if stop != "halt":
+        unlocked = "Protective stop releasing"
+        eventually(lambda: robot.ask("dashboard", question="unlock protective stop") == unlocked)
+    for losses in (1, 2):  # the second one's process has it from the first one's
+        if loss == "drop":
+            robot.ask("drop")
+        else:
+            eventually(lambda: arm.process_id is not None, 60.0)
+            os.kill(arm.process_id, signal.SIGKILL)
+        eventually(lambda: arm.losses >= losses, 60.0, "loss")  # noqa: B023
+        eventually(lambda: arm.phase is Phase.STOPPED, 60.0, "stop kept")
+        assert arm.status().message == why
+    count = arm.samples.count
+    assert arm.wait(count + 20, 60.0) is not None, "the state goes on"
+    assert arm.phase is Phase.STOPPED and robot.ask("state")["uploads"] == uploads
+    assert arm.recover()[0]
+    eventually(lambda: arm.ready, 60.0, "recovered")
+    assert robot.ask("state")["uploads"] > uploads
+    robot.ask("drop")
+    eventually(lambda: arm.losses >= 3, 60.0)
+    eventually(lambda: arm.ready, 60.0, "back by itself: nothing is remembered any more")
+    arm.stop()
+
+
+def test_a_slow_dashboard_does_not_lose_the_recovery(monkeypatch):
+    """Its answers block for longer than the connection may be silent."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the process sets its own
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.setblocking(False)
+    receive = FakeReceive()
+    receive.isConnected = lambda: True
+    receive.getSafetyMode = lambda: safety[0]
+    safety, asked = [3], []
+    process = ArmProcess(Ur5Config(unlock_delay=0.0), theirs)
+    process._receive, process._reader = receive, StateReader(receive)
+    process._read_state()
+    process._enter_stop("protective stop")
+
+    def ask(host, question):
+        asked.append(question)
+        receive.time += 0.8  # the robot goes on sending meanwhile
+        process._reader._fresh_at -= 0.8
+        return "Protective stop releasing"
+
+    monkeypatch.setattr(ur_dashboard, "ask", ask)
+    ours.send(wire.RECOVER)
+    for _ in range(3):
+        process._stopped_cycle()
+    assert asked == ["close safety popup", "unlock protective stop"] and process._recovering
+    safety[0] = 1
+    receive.time += 0.008
+    with pytest.raises(Leave) as left:
+        process._stopped_cycle()
+    assert left.value.code is Exit.RECOVERED
+    ours.close()
+    theirs.close()

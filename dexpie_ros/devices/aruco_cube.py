@@ -6,6 +6,7 @@ flip by tens of degrees. The world is the camera's optical frame.
 
 from __future__ import annotations
 
+import re
 import threading
 
 import numpy as np
@@ -27,11 +28,20 @@ FACES = (
 """(outward normal, up direction of the print) of the six faces in the cube's frame."""
 
 
+DICTIONARY = re.compile(r"DICT_([4-7])X\1_(50|100|250|1000)")
+OTHER_DICTIONARIES = {
+    "DICT_ARUCO_ORIGINAL": 1024, "DICT_APRILTAG_16h5": 30, "DICT_APRILTAG_25h9": 35,
+    "DICT_APRILTAG_36h10": 2320, "DICT_APRILTAG_36h11": 587, "DICT_ARUCO_MIP_36h12": 250,
+}  # fmt: skip
+"""Name -> number of markers."""
+
+
 @config.config
 class CubeConfig:
     """A cube and how strictly its pose is judged."""
 
     dictionary: str = "DICT_4X4_50"
+    """DICT_<n>X<n>_<markers> with n of 4 to 7 and 50, 100, 250 or 1000 markers, or another of OpenCV's"""
     ids: tuple[int, int, int, int, int, int] = (0, 1, 2, 3, 4, 5)
     """Markers on +x -x +y -y +z -z; -1 for a face without one."""
     side: float = 0.060
@@ -53,6 +63,16 @@ class CubeConfig:
             raise ValueError(f"marker = {self.marker} m must fit on the side of {self.side} m")
         if self.min_faces < 2:
             raise ValueError("min_faces must be at least 2: a single face flips")
+        named = DICTIONARY.fullmatch(self.dictionary)
+        other = OTHER_DICTIONARIES.get(self.dictionary.replace("H", "h"))  # OpenCV has both
+        size = int(named[2]) if named else other
+        if size is None:
+            others = ", ".join(OTHER_DICTIONARIES)
+            raise ValueError(
+                f"dictionary = {self.dictionary!r}: one of DICT_4X4_50 ... DICT_7X7_1000, {others}"
+            )
+        if max(used) >= size:
+            raise ValueError(f"ids = {self.ids}: {self.dictionary} has the markers 0..{size - 1}")
 
 
 class CubeDetector:
@@ -69,7 +89,7 @@ class CubeDetector:
         self._distortion = np.asarray(distortion, np.float64)
         number = getattr(cv2.aruco, settings.dictionary, None)
         if not isinstance(number, int):
-            raise ValueError(f"dictionary {settings.dictionary!r}; one of cv2.aruco.DICT_...")
+            raise DeviceError(f"this OpenCV does not have {settings.dictionary}; take another")
         dictionary = cv2.aruco.getPredefinedDictionary(number)
         parameters = cv2.aruco.DetectorParameters()
         parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
@@ -127,6 +147,8 @@ class ArucoSource:
         self._settings = settings
         self._camera = None if matrix is None else (matrix, distortion)
         self._detector: CubeDetector | None = None
+        self._calibrated = self._camera
+        """What the detector was made for."""
         self._condition = threading.Condition()
         self._image: tuple[int, NDArray[np.uint8]] | None = None
 
@@ -135,7 +157,7 @@ class ArucoSource:
         return "ArUco cube"
 
     def calibrate(self, matrix: ArrayLike, distortion: ArrayLike = ()) -> None:
-        """What the camera says of itself, see :class:`CubeDetector`."""
+        """What the camera says of itself, see :class:`CubeDetector`; from the next image on."""
         self._camera = (matrix, distortion)
 
     def offer(self, time_ns: int, image: NDArray[np.uint8]) -> None:
@@ -147,7 +169,8 @@ class ArucoSource:
     def open(self) -> None:
         if self._camera is None:
             raise DeviceError("no camera_info yet; is the driver of the fixed camera running?")
-        self._detector = CubeDetector(self._settings, *self._camera)
+        self._calibrated = self._camera
+        self._detector = CubeDetector(self._settings, *self._calibrated)
 
     def close(self) -> None:
         self._detector = None
@@ -158,6 +181,8 @@ class ArucoSource:
             taken, self._image = self._image, None
         if taken is None or self._detector is None:
             return None
+        if self._camera is not self._calibrated:  # another resolution, another camera
+            self.open()
         pose, reason = self._detector.detect(taken[1])
         return Reading(taken[0], pose, reason)
 

@@ -7,9 +7,9 @@ itself keeps its last set-point, so silence from here makes it hold.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +33,8 @@ SLOW_PERIOD = 0.5
 """s between reads of currents, errors, status and temperatures."""
 COMMAND_AGE = 0.5
 """s after which a command that could not be written is forgotten."""
+MAX_REQUESTS = 16
+"""Further writes (errors, speed, force) that may wait for their turn."""
 MAX_FAILURES = 5
 """Transactions in a row without an answer until the line is opened anew."""
 Six = tuple[float, float, float, float, float, float]
@@ -141,7 +143,7 @@ class InspireHand(Worker[HandSample]):
         self._lock = threading.Lock()
         self._wanted: tuple[float, Array] | None = None
         self._written: list[int] | None = None
-        self._requests: queue.Queue[tuple[reg.Register, list[int]]] = queue.Queue(16)
+        self._requests: deque[tuple[reg.Register, list[int]]] = deque()
         self._slow = {r: np.zeros(6) for r in (reg.CURRENT, reg.ERROR, reg.STATUS, reg.TEMP)}
         self._slow_at = 0.0
         self.failures = 0
@@ -181,17 +183,18 @@ class InspireHand(Worker[HandSample]):
         return sample.openings * self._range + self._closed
 
     def _request(self, register: reg.Register, values: list[int]) -> bool:
+        """Write it at the next cycle; False, and nothing is kept, while that cannot be."""
         reg.encode(register, values)  # mistakes belong to the caller
-        try:
-            self._requests.put_nowait((register, values))
-        except queue.Full:
+        if not self.connected or len(self._requests) >= MAX_REQUESTS:
             return False
-        return self.connected
+        self._requests.append((register, values))
+        return True
 
     def _open(self) -> None:
         self._transport.open()
         self._written, self._slow_at, self._in_a_row = None, 0.0, 0
         self._due = time.monotonic()
+        self._requests.clear()  # asked for before the line was lost: nobody expects it any more
         self._set(reg.SPEED_SET, [self._config.speed] * 6)
         self._set(reg.FORCE_SET, [self._config.force] * 6)
 
@@ -213,8 +216,9 @@ class InspireHand(Worker[HandSample]):
 
     def _transactions(self) -> None:
         self._write_command()
-        while not self._requests.empty():
-            self._set(*self._requests.get_nowait())
+        while self._requests:
+            self._set(*self._requests[0])
+            self._requests.popleft()  # only now: without an answer it is written again
         angles = self._get(reg.ANGLE_ACT)
         time_ns = time.time_ns()
         force = self._get(reg.FORCE_ACT)

@@ -125,12 +125,14 @@ def _probe_cube(
 
 def cube_of(settings: TrackerDriverParameters, camera: CameraDriverParameters) -> PoseTracker:
     """The cube of a cell, with the camera that is to see it."""
-    seen_by = RealSense(camera.realsense, f"camera_{settings.camera}", camera.discovery())
+    name = f"camera_{settings.camera}"
+    seen_by = RealSense(camera.realsense, name, camera.discovery(), resets=False)
     return cube_tracker(seen_by, settings.cube)
 
 
 def _probe_camera(name: str, settings: CameraDriverParameters, timeout: float) -> Status:
-    return probe(RealSense(settings.realsense, name, settings.discovery()), timeout)
+    camera = RealSense(settings.realsense, name, settings.discovery(), resets=False)
+    return probe(camera, timeout)
 
 
 def _configured(job: Callable[[], Status]) -> Status:

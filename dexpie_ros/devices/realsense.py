@@ -94,7 +94,9 @@ class RealSense(Worker[CameraSample]):
         name: str = "camera",
         discovery: Discovery | None = None,
         backoff: Backoff | None = None,
+        resets: bool = True,
     ) -> None:
+        """``resets``: a camera that sends nothing may be reset; not where one only looks at it."""
         if not settings.serial:
             raise config.ConfigError(
                 f"{name}: serial is empty; list cameras with rs-enumerate-devices -s"
@@ -110,26 +112,30 @@ class RealSense(Worker[CameraSample]):
         self.dropped = 0
         """Frames that the camera counted and that never came."""
         self._unsupported: list[str] = []
+        self._resets = resets
         self._barren = 0
+        """Openings in a row after which no frame came; a camera that another has open is not one."""
 
     def _open(self) -> None:
         rs = realsense_library.load()
         settings = self._config
-        self._device = self._discovery.find(settings.serial)
-        if self._barren >= RESET_AFTER:
-            self._barren = 0
-            self._reset()
-        self._barren += 1
         try:
+            self._device = self._discovery.find(settings.serial)
+            if self._resets and self._barren >= RESET_AFTER:
+                self._barren = 0
+                self._reset()
             self._sensor, profile = self._choose(rs)
             self._set_options(rs)
             self._queue = rs.frame_queue(2)
             self._sensor.open(profile)
             self._sensor.start(self._queue)
             self._running = True
-        except RuntimeError as error:
+            self._barren += 1  # until a frame comes
+            self.intrinsics = _intrinsics(profile)
+        except DeviceError:
+            raise
+        except RuntimeError as error:  # busy, or unplugged while it was being opened
             raise DeviceError(f"camera {settings.serial}: cannot be started: {error}") from None
-        self.intrinsics = _intrinsics(profile)
         self._clock, self._misses, self._last_number = ClockMap(), 0, -1
         self._hardware_clock = rs.timestamp_domain.hardware_clock
 

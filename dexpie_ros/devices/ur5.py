@@ -2,7 +2,8 @@
 
 Supervises the process that owns the robot (:mod:`dexpie_ros.devices.ur5_process`): starts it, takes
 its state packets, starts it again with growing pauses when it leaves or crashes. A lost connection
-is retried by itself and the arm then holds; a stop of the robot waits for :meth:`Ur5.recover`.
+is retried by itself and the arm then holds; a stop of the robot waits for :meth:`Ur5.recover`, also
+when its process is lost meanwhile or somebody else clears it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Ur5:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._phase, self._message = Phase.CONNECTING, "not started"
+        self._stop = ""
+        """Why the robot stopped, until a recovery has been asked for and has worked."""
         self._sequence = 0
 
     def start(self) -> None:
@@ -167,6 +170,7 @@ class Ur5:
             if code == Exit.REFUSED:
                 return  # the message stays; only another configuration helps
             if code == Exit.RECOVERED:
+                self._stop = ""
                 backoff.reset()
                 continue
             self.losses += code != Exit.UNREACHABLE
@@ -186,7 +190,10 @@ class Ur5:
         try:
             with theirs:
                 child = subprocess.Popen(
-                    [sys.executable, "-m", __name__ + "_process", str(theirs.fileno()), arguments],
+                    [
+                        *(sys.executable, "-m", __name__ + "_process"),
+                        *(str(theirs.fileno()), arguments, self._stop),
+                    ],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # what ur_rtde prints belongs to the log
@@ -230,6 +237,8 @@ class Ur5:
                 self.samples.put(wire.unpack_state(packet))
             elif packet[:1] == b"E":
                 self._phase, self._message = wire.unpack_event(packet)
+                if self._phase is Phase.STOPPED and not self._stop:
+                    self._stop = self._message
             else:
                 raise wire.WireError(f"unknown kind {packet[:1]!r}")
         except wire.WireError:

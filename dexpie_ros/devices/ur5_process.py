@@ -5,7 +5,8 @@ connection its background thread reconnects again and again and then crashes the
 loop looks at the connection, at the advance of the controller's clock and at every return value in
 every cycle, and leaves with ``os._exit`` as soon as anything is lost; its parent
 (:mod:`dexpie_ros.devices.ur5`) starts it again. Started as
-``python -m dexpie_ros.devices.ur5_process <socket fd> <config as JSON>``.
+``python -m dexpie_ros.devices.ur5_process <socket fd> <config as JSON> <stop>``, where ``stop`` says
+why the robot stopped under an earlier process and nobody has asked for recovery yet ("": it did not).
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Leave(Exception):
 class ArmProcess:
     """The servo loop; see the module."""
 
-    def __init__(self, settings: Ur5Config, link: socket.socket) -> None:
-        self._config, self._link = settings, link
+    def __init__(self, settings: Ur5Config, link: socket.socket, stop: str = "") -> None:
+        self._config, self._link, self._stop = settings, link, stop
         self._where = f"arm at {settings.host}"
         self._period = 1.0 / settings.frequency
         self._receive: Any = None
@@ -81,7 +82,7 @@ class ArmProcess:
         """Connect, servo, wait in a stop; leaves by raising :class:`Leave`."""
         self._report(Phase.CONNECTING, f"connecting to {self._config.host}")
         self._connect()
-        problem = self._data.problem()
+        problem = self._data.problem() or self._stop
         if problem:
             self._enter_stop(problem)
         else:
@@ -215,8 +216,8 @@ class ArmProcess:
     def _stopped_cycle(self) -> None:
         self._wait_for_data()
         self._cycle_at = time.monotonic()
+        self._read_state()  # first: the dashboard may have taken its time
         self._check_connection()
-        self._read_state()
         self._take_packets()
         if self._quit:
             self._end()
@@ -323,7 +324,7 @@ def main(argv: list[str]) -> None:
     link.setblocking(False)
     settings = config.from_dict(Ur5Config, json.loads(argv[1]), "arm process")
     try:
-        ArmProcess(settings, link).run()
+        ArmProcess(settings, link, argv[2]).run()
     except Leave as leave:
         with contextlib.suppress(EOFError):
             wire.send(link, wire.pack_event(Phase.CONNECTING, leave.reason))

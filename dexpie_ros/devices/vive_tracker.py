@@ -37,12 +37,17 @@ class ViveConfig:
     rate_hz: float = 120.0
     max_speed: float = 8.0
     """m/s; faster changes are jumps of the tracking and left out."""
+    frozen_after: float = 0.5
+    """s of a pose identical to the last bit until SteamVR counts as hung: it goes on giving the last
+    one as valid, and a tracker at rest has noise."""
     path_registry: str = ""
     """An openvrpaths.vrpath instead of the user's own (emulator, second SteamVR)."""
 
     def __post_init__(self) -> None:
         if not 10 <= self.rate_hz <= 1000:
             raise ValueError(f"rate_hz = {self.rate_hz}: must lie in 10..1000")
+        if not 0.1 <= self.frozen_after <= 60:
+            raise ValueError(f"frozen_after = {self.frozen_after}: must lie in 0.1..60")
 
 
 class ViveSource:
@@ -54,6 +59,8 @@ class ViveSource:
         self._system: Any = None
         self._index: int | None = None
         self._checked = 0.0
+        self._matrix, self._moved = b"", 0.0
+        """The newest pose as SteamVR gives it, and since when it is the same."""
 
     @property
     def where(self) -> str:
@@ -108,7 +115,13 @@ class ViveSource:
         universe = self._openvr.TrackingUniverseStanding
         self._system.getDeviceToAbsoluteTrackingPose(universe, 0.0, self._poses)
         time_ns = time.time_ns()
-        pose, reason = judge(self._poses[self._index])
+        found = self._poses[self._index]
+        pose, reason = judge(found)
+        matrix = bytes(found.mDeviceToAbsoluteTracking)
+        if matrix != self._matrix:
+            self._matrix, self._moved = matrix, now
+        if pose is not None and now - self._moved > self._config.frozen_after:
+            pose, reason = None, "the pose is frozen; SteamVR hangs, start it again"
         return Reading(time_ns, pose, reason)
 
     def battery(self) -> float | None:

@@ -47,6 +47,7 @@ class Controller:
         self._sessions: dict[asyncio.StreamWriter, rtde.Session] = {}
         self._servers: list[asyncio.Server] = []
         self._nan_packets = 0
+        self._dashboard_delay = 0.0
 
     async def open(self) -> None:
         serving = [(RTDE_PORT, self._serve_rtde), (DASHBOARD_PORT, self._serve_dashboard)]
@@ -121,6 +122,7 @@ class Controller:
         with contextlib.suppress(ConnectionError, ValueError):
             while line := await reader.readline():
                 question = line.decode("utf-8", "replace").strip()
+                await asyncio.sleep(self._dashboard_delay)
                 writer.write(self.dashboard(question).encode() + b"\n")
                 await writer.drain()
         writer.close()
@@ -200,7 +202,7 @@ class Controller:
     def reset(self) -> None:
         """Everything in order again: no faults, robot running at its start, empty log."""
         self.frozen = self.inputs_in_use = False
-        self.remote_control, self._nan_packets = True, 0
+        self.remote_control, self._nan_packets, self._dashboard_delay = True, 0, 0.0
         self.robot.reset()
         self.log.clear()
 
@@ -225,6 +227,11 @@ class Controller:
     def set_remote_control(self, on: bool) -> None:
         self.remote_control = on
 
+    def slow_dashboard(self, seconds: float) -> int:
+        """The dashboard answers that late."""
+        self._dashboard_delay = seconds
+        return self.log.add("slow_dashboard", seconds=seconds)
+
     def state(self) -> dict[str, Any]:
         robot = self.robot
         return {
@@ -244,7 +251,8 @@ class Controller:
             "drop": self.drop, "refuse": self.refuse, "freeze": self.freeze,
             "malformed": self.malformed, "script_starts": self.script_starts,
             "fail_ik": self.fail_ik, "inputs_in_use": self.set_inputs_in_use,
-            "remote_control": self.set_remote_control, "speed": self.speed, "state": self.state, "trace": self.trace,
+            "remote_control": self.set_remote_control, "speed": self.speed, "state": self.state,
+            "trace": self.trace, "slow_dashboard": self.slow_dashboard, "dashboard": self.dashboard,
             "protective_stop": robot.protective_stop, "emergency_stop": robot.emergency_stop,
             "power": robot.power, "halt": robot.halt, "reset": self.reset,
         }  # fmt: skip

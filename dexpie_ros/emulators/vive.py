@@ -31,6 +31,8 @@ RATE = 250.0
 TRACKER, LIGHTHOUSE = 3, 4
 ACTIVATED, DEACTIVATED, QUIT = 100, 101, 700
 RUNNING_OK, OUT_OF_RANGE = 200, 201
+NOISE_M = 4e-7
+"""Of the position, uniform: far less than a tracker has, and yet no two poses are the same."""
 
 
 class World:
@@ -46,7 +48,8 @@ class World:
         self._fixed: Array | None = None
         self._offset = np.zeros(3)
         self._time = 0.0
-        self._garbage = False
+        self._random = np.random.default_rng(0)
+        self._garbage = self._frozen = False
         self.run(True)
         self._write(1, LIGHTHOUSE, "LHB-00000001", np.eye(4))
 
@@ -95,6 +98,11 @@ class World:
         self._garbage = on
         return self.log.add("garbage", on=on)
 
+    def freeze(self, on: bool = True) -> int:
+        """SteamVR hangs: its client goes on reading the last poses, and they count as valid."""
+        self._frozen = on
+        return self.log.add("freeze", on=on)
+
     def pose(self) -> Array:
         """Where the trackers are now (4, 4)."""
         if self._fixed is not None:
@@ -107,9 +115,12 @@ class World:
         return pose
 
     def step(self, period: float) -> None:
+        if self._frozen:
+            return
         self._time += period
         for index, serial in ((i, s) for s, i in self._index.items()):
             matrix = self.pose()
+            matrix[:3, 3] += self._random.uniform(-NOISE_M, NOISE_M, 3)
             if self._garbage:
                 matrix[:3, :] = np.nan if int(self._time * RATE) % 2 else 7.0
             self._write(index, TRACKER, serial, matrix)
@@ -122,7 +133,8 @@ class World:
         return {
             "run": self.run, "tracking": self.tracking, "pair_again": self.pair_again,
             "swap_silently": self.swap_silently, "place": self.place, "jump": self.jump,
-            "garbage": self.garbage, "pose": lambda: self.pose().tolist(),
+            "garbage": self.garbage, "freeze": self.freeze,
+            "pose": lambda: self.pose().tolist(),
         }  # fmt: skip
 
     def _header(self, step: int = 0, running: bool | None = None) -> None:

@@ -43,12 +43,13 @@ static uint32_t seen;
 
 static void copy_device(uint32_t i, Device *out) {
   uint32_t before;
+  int tries = 0; /* a writer that was stopped while writing must not hang its readers */
   do {
-    while ((before = shared->sequence) & 1) {}
+    while (((before = shared->sequence) & 1) && ++tries < 1000000) {}
     __sync_synchronize();
     memcpy(out, &shared->devices[i], sizeof *out);
     __sync_synchronize();
-  } while (shared->sequence != before);
+  } while (shared->sequence != before && ++tries < 1000000);
 }
 static void get_poses(int origin, float ahead, Pose *out, uint32_t n) {
   Device d;
