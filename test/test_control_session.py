@@ -6,33 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from session_plans import plan, record
 
 from dexpie_ros.config import ConfigError, from_dict
 from dexpie_ros.control import quaternions as q
 from dexpie_ros.control.arbiter import Arbiter
 from dexpie_ros.control.chunks import check_chunk
 from dexpie_ros.control.homing import HomingConfig, plan_home
-from dexpie_ros.control.keys import Action
 from dexpie_ros.control.session import (
-    Finished,
     SessionConfig,
     SessionPlan,
     StageQuota,
     label_of_fault,
 )
-from dexpie_ros.control.session_flow import Begin, Discard, End, GoHome, Leave, Phase, SessionFlow
 from dexpie_ros.control.types import STEP_NS, Command, Mode, RobotState
 from dexpie_ros.geometry import Pose
-
-
-def plan(**quota) -> SessionPlan:
-    return SessionPlan(SessionConfig((StageQuota("start", **quota),)))
-
-
-def record(assignment, outcome, number=[0]) -> Finished:  # noqa: B006 - counts over all tests
-    number[0] += 1
-    a = assignment
-    return Finished(f"e{number[0]}", a.kind, a.stage, a.seed, a.pair_id, outcome)
 
 
 def test_a_success_goes_on_with_another_start_and_a_failure_with_the_same():
@@ -72,11 +60,13 @@ def test_aborted_and_re_recorded_episodes_come_again_with_the_same_start():
     assert (again.kind, again.seed, again.pair_id) == (first.kind, first.seed, first.pair_id)
     done = record(again, "success")
     p.finished(done)
-    assert p.re_record() == done and p.progress()[0].have["episodes"] == 0
+    p.re_record(done)
+    assert p.progress()[0].have["episodes"] == 0
     assert p.next().seed == first.seed
     p.finished(record(p.next(), "success"))
     assert p.next().seed == first.seed + 1
-    assert plan().re_record() is None
+    with pytest.raises(ValueError, match="not the last episode"):
+        p.re_record(done)
 
 
 def test_the_session_ends_when_all_stages_have_what_they_want():
@@ -150,114 +140,6 @@ def test_faults_label_the_episode():
     assert label_of_fault("the clock went back") == ("aborted", "the clock went back")
 
 
-def begun(flow: SessionFlow) -> Begin:
-    assert flow.on_action(Action.START) == [GoHome()]
-    flow.homed()
-    (order,) = flow.on_action(Action.START)
-    flow.begun(0)
-    assert flow.running
-    return order
-
-
-def test_an_episode_from_home_to_its_outcome():
-    flow = SessionFlow(plan(episodes=2, setup="bottle on the left"))
-    assert flow.on_action(Action.START) == [GoHome()] and "hands off" in flow.prompt
-    assert flow.on_action(Action.START) == []  # not before it is home
-    flow.homed()
-    assert flow.phase is Phase.SETTING_UP and "bottle on the left" in flow.prompt
-    (order,) = flow.on_action(Action.START)
-    assert order == Begin(flow.assignment)
-    flow.refused("the camera is silent")
-    assert flow.phase is Phase.SETTING_UP and "the camera is silent" in flow.prompt
-    flow.on_action(Action.START)
-    flow.begun(0)
-    assert flow.on_action(Action.FAILURE) == [] and "2: dropped" in flow.prompt
-    assert flow.on_digit("x") == []
-    assert flow.on_digit("2") == [End("failure", "dropped")]
-    assert flow.on_action(Action.SUCCESS) == []  # too late
-    flow.ended(record(order.assignment, "failure"))
-    assert flow.phase is Phase.IDLE and "correction" in flow.prompt
-    begun(flow)
-    assert "picture" not in flow.prompt and flow.on_action(Action.SUCCESS) == [End("success")]
-
-
-def test_re_recording_during_and_after_an_episode():
-    flow = SessionFlow(plan(episodes=2), homing=False)
-    flow.on_action(Action.START)
-    (order,) = flow.on_action(Action.START)
-    flow.begun(0)
-    (end,) = flow.on_action(Action.RE_RECORD)
-    assert end.discard and end.outcome == "aborted"
-    flow.ended(None)
-    flow.on_action(Action.START)
-    assert flow.assignment == order.assignment
-    flow.on_action(Action.START)
-    flow.begun(0)
-    flow.on_action(Action.SUCCESS)
-    done = record(order.assignment, "success")
-    flow.ended(done)
-    assert flow.on_action(Action.RE_RECORD) == [Discard(done.episode_id)]
-    flow.on_action(Action.START)
-    assert flow.assignment.seed == order.assignment.seed
-    assert flow.assignment.same_start_as == done.episode_id and "picture" in flow.prompt
-
-
-def test_faults_timeouts_and_quitting_end_the_episode():
-    flow = SessionFlow(plan(episodes=9), limit_s=10.0)
-    begun(flow)
-    assert flow.tick(10_000_000_000) == []
-    assert flow.tick(10_000_000_001) == [End("failure", "timeout")]
-    flow.ended(None)
-    begun(flow)
-    assert flow.fault("protective stop") == [End("failure", "collision")]
-    flow.ended(None)
-    begun(flow)
-    (end,) = flow.on_action(Action.QUIT)
-    assert end.outcome == "aborted" and flow.ended(None) == [Leave()]
-    assert flow.phase is Phase.DONE and flow.on_action(Action.QUIT) == []
-    flow = SessionFlow(plan(episodes=1), homing=False)
-    flow.on_action(Action.START)
-    flow.on_action(Action.START)
-    assert flow.on_action(Action.QUIT) == []  # an answer is on its way
-    assert flow.begun(0) == [End("aborted", "session ended")]
-    assert SessionFlow(plan()).on_action(Action.QUIT) == [Leave()]
-
-
-@given(st.lists(st.integers(0, 11), max_size=60))
-def test_no_sequence_of_events_records_two_episodes_at_once(events):
-    flow = SessionFlow(plan(episodes=5, pairs=1), limit_s=100.0)
-    open_episode, last, starting = False, None, False
-    for event in events:
-        orders = [
-            lambda: flow.on_action(Action.START),
-            lambda: flow.on_action(Action.SUCCESS),
-            lambda: flow.on_action(Action.FAILURE),
-            lambda: flow.on_digit("3"),
-            lambda: flow.on_action(Action.RE_RECORD),
-            lambda: flow.on_action(Action.NEXT_STAGE),
-            lambda: flow.fault("protective stop"),
-            lambda: flow.homed(),
-            lambda on=starting: flow.begun(0) if on else [],
-            lambda on=starting: flow.refused("no") if on else [],
-            lambda: flow.tick(0),
-            lambda: flow.on_action(Action.QUIT) if len(events) % 5 == 0 else [],
-        ][event]()
-        if event in (8, 9):
-            open_episode |= starting and event == 8
-            starting = False
-        for order in orders:
-            if isinstance(order, Begin):
-                assert not open_episode and not starting
-                starting, last = True, order.assignment
-            if isinstance(order, End):
-                assert open_episode
-                open_episode = False
-                done = None if order.discard else record(last, order.outcome)
-                for following in flow.ended(done):
-                    assert isinstance(following, Leave)
-        assert flow.running == open_episode
-
-
 def pose(v, turn=(0.0, 0.0, 0.0)) -> Pose:
     return Pose(np.array(v, float), np.array(q.from_rotvec(tuple(turn))))
 
@@ -297,18 +179,3 @@ def test_the_arbiter_drives_the_way_home_outside_of_episodes():
     assert arbiter.statistics()["clipped_steps"] == 0
     arbiter.stop()
     assert arbiter.mode is Mode.HOLD
-
-
-def test_who_comes_back_goes_on():
-    flow = SessionFlow(plan(episodes=2), homing=False)
-    assert flow.on_action(Action.QUIT) == [Leave()]
-    assert flow.on_action(Action.START) == [] and flow.phase is Phase.SETTING_UP
-    assert isinstance(flow.on_action(Action.START)[0], Begin)
-
-
-def test_a_robot_that_does_not_get_home_starts_nothing():
-    flow = SessionFlow(plan(episodes=2))
-    assert flow.on_action(Action.START) == [GoHome()]
-    flow.not_home("stopped")
-    assert flow.phase is Phase.IDLE and "not home: stopped" in flow.prompt
-    assert flow.on_action(Action.START) == [GoHome()]

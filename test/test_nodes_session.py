@@ -2,14 +2,23 @@
 
 import asyncio
 import logging
+import shutil
 from types import SimpleNamespace
 
+import factories
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
 from dexpie_ros.config import ConfigError
+from dexpie_ros.episodes import EpisodeError, read_episode
+from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.episode import EpisodeInfo
+from dexpie_ros.episodes.images import decode_jpeg
 from dexpie_ros.episodes.start_picture import start_picture
+from dexpie_ros.episodes.writer import EpisodeWriter, recorded_topics
+from dexpie_ros.messages import bag_typestore
 from dexpie_ros.nodes.base import interface
 from dexpie_ros.nodes.session import RUNNING, RunningEpisode, Session, SessionParameters, resumed
 from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
@@ -63,6 +72,48 @@ def test_the_picture_of_a_start(recorded):
     picture = start_picture(episode)
     assert picture is not None
     assert picture.read_bytes()[:2] == b"\xff\xd8" and start_picture(episode) == picture
+    first = next(iter(read_episode(episode).cameras["front"]))
+    assert np.array_equal(decode_jpeg(picture.read_bytes()), first)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_picture_of_a_start_needs_no_more_of_the_bag(tmp_path, monkeypatch, closed):
+    """A long bag takes longer to read than the robot may wait for its session."""
+    path = factories.write_episode(tmp_path / "a", factories.Recipe(steps=3, images=True))
+    bag = find_bag(path)
+    if not closed:
+        bag.write_bytes(bag.read_bytes()[:-200])
+    monkeypatch.setattr(BagReader, "messages", property(lambda _: pytest.fail("reads it all")))
+    assert start_picture(path, "none") is None and start_picture(path).is_file()
+    with pytest.raises(EpisodeError, match="no such directory"):
+        start_picture(tmp_path / "gone")
+
+
+def test_raw_pictures_are_pictures_too(tmp_path):
+    path = tmp_path / "raw"
+    topic, kind = "/camera/front/color/image_raw", "sensor_msgs/msg/Image"
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, :8, 0] = 200
+    store = bag_typestore()
+    types = store.types
+    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 0), "camera")
+
+    def write(encoding):
+        message = types[kind](header, 8, 16, encoding, 0, 48, pixels.reshape(-1))
+        writer = EpisodeWriter(
+            path, EpisodeInfo("raw", kind="demonstration"), recorded_topics("raw")
+        )
+        writer.write(topic, bytes(store.serialize_cdr(message, kind)), 10**9, 10**9)
+        writer.finish("success")
+
+    write("rgb8")
+    image = decode_jpeg(start_picture(path).read_bytes())
+    assert image.shape == (8, 16, 3) and image[:, :4, 0].mean() > 150 and image[:, 12:].mean() < 40
+    shutil.rmtree(path)
+    shutil.rmtree(tmp_path / ".starts")
+    write("bgr8")
+    with pytest.raises(EpisodeError, match="8x16 bgr8"):
+        start_picture(path)
 
 
 def test_the_example_plan_is_one():

@@ -49,7 +49,7 @@ class Binding:
 
 
 BINDINGS: tuple[Binding, ...] = (
-    Binding(("x", "\x1b"), Action.EMERGENCY_STOP, When.ALWAYS, "stop: hold until cleared"),
+    Binding(("x", "X", "\x1b"), Action.EMERGENCY_STOP, When.ALWAYS, "stop: hold until cleared"),
     Binding((" ",), Action.TOGGLE, When.ALWAYS, "take over / give back"),
     Binding(("F",), Action.FORCE, When.ALWAYS, "take over although out of alignment"),
     Binding(("a",), Action.ALIGN, When.ALWAYS, "hold until aligned, then take over"),

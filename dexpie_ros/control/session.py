@@ -161,13 +161,15 @@ class SessionPlan:
             return "all that was wanted is there"
         return f"next: {following.kind} at {following.stage}: {following.prompt}"
 
-    def re_record(self) -> Finished | None:
-        """Forget the last episode and assign its start again; it, or None where there is none."""
-        if not self._episodes:
-            return None
-        last = self._episodes.pop()
-        self._repeat = self._again(last)
-        return last
+    def re_record(self, episode: Finished) -> None:
+        """Forget this episode, the last one, and assign its start again.
+
+        ValueError where it is not the last: an earlier one is not forgotten by a key.
+        """
+        if not self._episodes or self._episodes[-1] != episode:
+            raise ValueError(f"{episode.episode_id} is not the last episode of the session")
+        self._episodes.pop()
+        self._repeat = self._again(episode)
 
     def skip_stage(self) -> str:
         """Want no more of the stage whose turn it is; says which."""

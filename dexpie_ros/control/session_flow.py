@@ -60,6 +60,7 @@ class Leave:
 
 
 Order = GoHome | Begin | End | Discard | Leave
+WHY = "why did it fail?  " + "  ".join(f"{i}: {cause}" for i, cause in enumerate(CAUSES, 1))
 
 
 class SessionFlow:
@@ -75,15 +76,19 @@ class SessionFlow:
         self._assignment: Assignment | None = None
         self._started_ns = 0
         self._leaving = False
+        self._discardable: Finished | None = None
+        """What `r` would throw away: the episode that ended last, until the next one begins."""
+        self._asks_for_other = False
+        """The cause of an episode that somebody else began is being asked for."""
 
     @property
     def phase(self) -> Phase:
-        return self._phase
+        return Phase.ASKING_CAUSE if self._asks_for_other else self._phase
 
     @property
     def prompt(self) -> str:
         """What is expected of the person now."""
-        return self._prompt
+        return WHY if self._asks_for_other else self._prompt
 
     @property
     def assignment(self) -> Assignment | None:
@@ -94,6 +99,11 @@ class SessionFlow:
     def running(self) -> bool:
         """Whether an episode is being recorded."""
         return self._phase in (Phase.RUNNING, Phase.ASKING_CAUSE, Phase.FINISHING)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the session is over, or will be when its last recording is closed."""
+        return self._leaving or self._phase is Phase.DONE
 
     def on_action(self, action: Action) -> list[Order]:
         """A key of the operator; actions that are the arbiter's business are ignored here."""
@@ -109,13 +119,35 @@ class SessionFlow:
             return self._end(End("success"))
         if action is Action.FAILURE and self._phase is Phase.RUNNING:
             self._phase = Phase.ASKING_CAUSE
-            choices = "  ".join(f"{i}: {cause}" for i, cause in enumerate(CAUSES, 1))
-            self._prompt = f"why did it fail?  {choices}"
+            self._prompt = WHY
         return []
+
+    def on_other(self, action: Action) -> list[Order]:
+        """A key while an episode runs that somebody else began: it ends like one of the session's.
+
+        The session stays where it is; :meth:`other_ended` follows.
+        """
+        if action is Action.FAILURE:
+            self._asks_for_other = True
+            return []
+        if action is Action.SUCCESS:
+            return [End("success")]
+        if action is Action.RE_RECORD:
+            return [End("aborted", "recorded again", discard=True)]
+        if action is Action.QUIT:
+            return [End("aborted", "session ended"), *self._quit()]
+        return []
+
+    def other_ended(self) -> None:
+        """An episode is over that somebody else began; what ended before it is no longer the last."""
+        self._asks_for_other, self._discardable = False, None
 
     def on_digit(self, digit: str) -> list[Order]:
         """An answer to the question for the cause."""
         cause = cause_of(digit)
+        if cause is not None and self._asks_for_other:
+            self._asks_for_other = False
+            return [End("failure", cause)]
         if self._phase is not Phase.ASKING_CAUSE or cause is None:
             return []
         return self._end(End("failure", cause))
@@ -135,7 +167,7 @@ class SessionFlow:
     def begun(self, time_ns: int) -> list[Order]:
         """The episode is being recorded since ``time_ns``."""
         if self._phase is Phase.STARTING:
-            self._phase, self._started_ns = Phase.RUNNING, time_ns
+            self._phase, self._started_ns, self._discardable = Phase.RUNNING, time_ns, None
             self._prompt = "s: success   f: failure   r: record again"
             if self._leaving:
                 return self._end(End("aborted", "session ended"))
@@ -168,6 +200,7 @@ class SessionFlow:
         """The recording is closed; None where it was discarded."""
         if self._phase is Phase.DONE or self._phase is Phase.IDLE:
             return []
+        self._discardable = episode
         if episode is not None:
             self._go_idle(self.plan.finished(episode))
         else:
@@ -211,10 +244,13 @@ class SessionFlow:
             return self._end(End("aborted", "recorded again", discard=True))
         if self._phase not in (Phase.IDLE, Phase.SETTING_UP):
             return []
-        last = self.plan.re_record()
+        last, self._discardable = self._discardable, None
         if last is None:
-            self._prompt = "there is no episode to record again"
             return []
+        if last.outcome == "aborted":
+            self._go_idle(f"{last.episode_id} was aborted: its start comes again anyway; enter")
+            return []
+        self.plan.re_record(last)
         self._go_idle(f"{last.episode_id} is discarded; enter: the same start again")
         return [Discard(last.episode_id)]
 

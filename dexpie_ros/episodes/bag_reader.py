@@ -117,6 +117,33 @@ class BagReader:
         """Channels by topic."""
         return self._walked[3]
 
+    def first(self, topic: str) -> tuple[str, memoryview] | None:
+        """Type and first message of a topic; the file is read no further than to it.
+
+        None where there is none before the first damage.
+        """
+        walk = Walk()
+        if self.index is not None:
+            ids = [i for i, c in self.index.channels.items() if c.topic == topic]
+            if not any(self.index.statistics.counts.get(i) for i in ids):
+                return None
+            walk.declare(self.index.schemas, self.index.channels)
+        position = len(mcap.MAGIC)
+        try:
+            while position < len(self._data):
+                code, content, position = self._record(position)
+                if code == mcap.CHUNK:
+                    self._chunk(walk, mcap.chunk(content))
+                elif code == mcap.DATA_END:
+                    break
+                elif code != mcap.METADATA:
+                    walk.record(code, content)
+                if found := walk.messages.get(topic):
+                    return found.type, found.payloads[0]
+        except mcap.DamagedError:
+            return None
+        return None
+
     def checksums(self) -> Iterator[bytes]:
         """What tells this content from any other: checksums of all chunks and the index itself.
 

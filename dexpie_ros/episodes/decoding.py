@@ -60,6 +60,14 @@ def columns(bag: BagReader, topic: str, expected: str) -> Columns:
         ) from None
 
 
+def decode_own(cdr: memoryview, kind: str, where: str) -> Any:
+    """A message by the definitions of this version; EpisodeError naming ``where`` for other bytes."""
+    try:
+        return messages.bag_typestore().deserialize_cdr(cdr, kind)
+    except _BROKEN as error:
+        raise EpisodeError(f"{where}: {len(cdr)} bytes are no {kind} ({error!r:.200})") from None
+
+
 def header_stamp_ns(cdr: bytes | memoryview, otherwise: int = 0) -> int:
     """Stamp of a serialized message whose first field is a header; ``otherwise`` if it is too short."""
     if len(cdr) < 12:

@@ -157,8 +157,19 @@ class Keyboard(ContractNode):
         now = time.monotonic_ns()
         for key in self._keys.feed(data, now) if data else self._keys.idle(now):
             self._press(key)
-        if self._leaving and (self._awaited is None or self._awaited[0].done()):
+        if self._leaving and self._may_leave():
             raise ExternalShutdownException
+
+    def _may_leave(self) -> bool:
+        """After `q`: once the session agreed, and where there is none that could."""
+        if self._awaited is None:
+            return True
+        future, _, _ = self._awaited
+        if not future.done():
+            return False
+        answer = future.result()
+        self._leaving = answer is None or answer.success
+        return self._leaving
 
     def _press(self, key: str) -> None:
         action, why = keys.resolve(key, self._running)
@@ -176,8 +187,10 @@ class Keyboard(ContractNode):
             self._say(f"why?  {choices}   any other key: not ended")
         else:
             request = interface("std_srvs/srv/Trigger").Request()
-            self._ask(self._askable[action], request, action.value)
             self._leaving = action is Action.QUIT
+            if self._leaving:
+                self._awaited = None  # an answer that is still out is nobody's business now
+            self._ask(self._askable[action], request, action.value)
 
     def _end_episode(self, outcome: str, cause: str = "") -> None:
         request = interface("dexpie_msgs/srv/EndEpisode").Request(outcome=outcome, cause=cause)

@@ -138,6 +138,11 @@ class Session(ContractNode):
         """Whether an episode is being recorded."""
         return self._phase == RUNNING
 
+    @property
+    def idle(self) -> bool:
+        """Whether no episode is there, neither starting nor closing."""
+        return self._phase == IDLE
+
     def _announce(self, phase: int) -> None:
         self._phase = phase
         if phase == RUNNING:

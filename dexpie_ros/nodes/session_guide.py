@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SERVED = (Action.START, Action.RE_RECORD, Action.NEXT_STAGE, Action.QUIT)
 ACTIONS = (*SERVED, Action.SUCCESS, Action.FAILURE)
 """Those that are the session's business."""
+NOT_AGAIN = "nothing to record again: only the episode that ended last can be, and once"
 
 
 class SessionGuide:
@@ -39,6 +40,8 @@ class SessionGuide:
         self._node, self.flow = node, flow
         self._episode_id = ""
         self._directories: dict[str, Path] = {}
+        self._pictures: dict[str, str] = {}
+        """First pictures by episode, "" where it has none: looked for once."""
         self._publisher = node.publisher("/session/plan")
         for action in SERVED:
             node.serve(keys.SERVICES[action], self._server(action))
@@ -67,6 +70,7 @@ class SessionGuide:
         if directory:
             self._directories[episode.episode_id] = Path(directory)
         if episode.episode_id != self._episode_id:
+            self.flow.other_ended()
             return []
         self._episode_id = ""
         return self.flow.ended(None if discarded else episode)
@@ -96,7 +100,9 @@ class SessionGuide:
             ended, why, _ = await self._node.end_episode(order.outcome, order.cause, order.discard)
             if not ended:
                 self._node.get_logger().error(f"the episode did not end cleanly: {why}")
-            return []
+            # Where there was none to end nobody tells the flow that it is over.
+            lost = self.flow.phase is Phase.FINISHING and self._node.idle
+            return self.flow.ended(None) if lost else []
         if isinstance(order, Discard):
             self._discard(order.episode_id)
         return []
@@ -114,31 +120,43 @@ class SessionGuide:
         started, why = await self._node.start_episode(request)
         if not started:
             return self.flow.refused(why)
+        if not self._node.running:
+            return self.flow.refused("it was ended while it started")
         self._episode_id = request.episode_id
         return self.flow.begun(self._node.now_ns())
 
     def _discard(self, episode_id: str) -> None:
-        directory = self._directories.pop(episode_id, None)
-        if directory is None:
-            directory = Path(self._node.parameters.directory) / episode_id
+        self._picture(episode_id)  # how the scene has to look again, while it can still be read
+        directory = self._directory(episode_id)
         if (directory / "metadata.yaml").is_file():
             shutil.rmtree(directory)
 
     def _server(self, action: Action) -> Any:
         async def serve(_request: Any, response: Any) -> Any:
             phase, prompt = self.flow.phase, self.flow.prompt
-            orders = self.flow.on_action(action)
+            orders = self._orders(action)
             await self.carry_out(orders)
             response.success = bool(orders) or (phase, prompt) != (
                 self.flow.phase,
                 self.flow.prompt,
             )
+            if action is Action.QUIT:
+                response.success = self.flow.leaving
             response.message = self.flow.prompt
             if not response.success:
-                response.message = f"not now, the session is {phase.value}: {prompt}"
+                why = NOT_AGAIN if action is Action.RE_RECORD else "not now"
+                response.message = f"{why}; the session is {phase.value}: {prompt}"
             return response
 
         return serve
+
+    def _orders(self, action: Action) -> list[Order]:
+        """What follows from a key; an episode that somebody else began ends by the same keys."""
+        own = self.flow.running or self.flow.phase is Phase.STARTING
+        if own or self._node.idle:
+            return self.flow.on_action(action)
+        # While it still starts or closes nothing can be asked of it, and nothing else is meant.
+        return self.flow.on_other(action) if self._node.running else []
 
     def _on_key(self, message: Any) -> None:
         if self.flow.phase is Phase.ASKING_CAUSE and keys.cause_of(message.data):
@@ -147,10 +165,7 @@ class SessionGuide:
         action, _ = keys.resolve(message.data, self._node.running)
         if action not in ACTIONS or action is None:
             return  # the arbiter's or nobody's
-        if self._node.running and not self.flow.running and action is Action.SUCCESS:
-            self.later([End("success")])  # somebody else started it
-        else:
-            self.later(self.flow.on_action(action))
+        self.later(self._orders(action))
 
     def _on_arbiter(self, message: Any) -> None:
         """An episode that meets a fault is over, and labelled by what happened."""
@@ -168,12 +183,20 @@ class SessionGuide:
         ):
             self.later([End("aborted", lost)])
 
+    def _directory(self, episode_id: str) -> Path:
+        directory = Path(self._node.parameters.directory) / episode_id
+        return self._directories.get(episode_id, directory)
+
     def _picture(self, episode_id: str) -> str:
         if not episode_id:
             return ""
-        directory = Path(self._node.parameters.directory) / episode_id
+        if episode_id not in self._pictures:
+            self._pictures[episode_id] = self._find_picture(episode_id)
+        return self._pictures[episode_id]
+
+    def _find_picture(self, episode_id: str) -> str:
         try:
-            picture = start_picture(self._directories.get(episode_id, directory))
+            picture = start_picture(self._directory(episode_id))
         except (EpisodeError, OSError, ValueError) as error:
             self._node.get_logger().warning(f"no picture of the start: {error}")
             return ""
