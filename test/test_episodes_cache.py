@@ -3,6 +3,8 @@
 import dataclasses
 import multiprocessing
 import os
+import threading
+import time
 
 import factories
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from factories import Recipe
 
 from dexpie_ros.episodes import Collection, EpisodeError, WriterConfig, read_episode
+from dexpie_ros.episodes import cache as module
 from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.annotations import annotate
 from dexpie_ros.episodes.bag_reader import BagReader
@@ -164,3 +167,37 @@ def test_prune_keeps_what_is_needed(tmp_path):
     cache.episodes(collection)
     assert cache.prune(collection.filter(outcome="success")) == 1
     assert len(os.listdir(cache.root)) == 2
+
+
+def test_prune_leaves_what_is_being_built(tmp_path):
+    factories.write_collection(tmp_path / "bags", 1)
+    collection, cache = Collection(tmp_path / "bags"), Cache(tmp_path / "cache", ONE)
+    cache.episodes(collection)
+    dead, alive = cache.root / ".0123.x", cache.root / ".4567.x"
+    dead.mkdir()
+    alive.mkdir()
+    with module._one_builder(cache.root / ".4567.lock"):
+        assert cache.prune(collection) == 1
+        assert alive.is_dir() and not dead.exists()
+    assert cache.prune(collection) == 1 and not alive.exists()
+    assert [path.name[0] == "." for path in cache.root.iterdir()] == [False]
+
+
+def test_a_lock_that_its_last_holder_removed_lets_nobody_in(tmp_path):
+    """Who waited for it takes the file that is there now, like everybody else."""
+    lock, inside, most = tmp_path / "lock", [], []
+
+    def build():
+        for _ in range(20):
+            with module._one_builder(lock):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.001)
+                inside.pop()
+
+    builders = [threading.Thread(target=build) for _ in range(4)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join(60)
+    assert len(most) == 80 and max(most) == 1 and not lock.exists()

@@ -9,6 +9,7 @@ import pytest
 
 from dexpie_ros.episodes import Collection, EpisodeError, read_episode
 from dexpie_ros.episodes.annotations import AnnotationConflict, read_annotations
+from dexpie_ros.episodes.bag_writer import BagWriter
 from dexpie_ros.episodes.commands import add_parser
 
 
@@ -49,9 +50,14 @@ def test_annotate_as_the_manual_says(root, capsys):
     assert episode.stage_names[9:11] == ("", "place") and episode.human.sum() == 10
     run("annotate", "e001", "--root", root, "--intervention", "none")
     assert read_episode(root / "e001").human.sum() == 0
+    run("annotate", "e001", "--root", root, "--stage-from", "none")
+    assert read_episode(root / "e001").stages == ()
     run("annotate", "e001", "--root", root, "--revert", "0")
     assert Collection(root).find("e001").info.outcome == "success"
-    assert read_annotations(root / "e001").revision == 4
+    assert read_annotations(root / "e001").revision == 5
+    run("annotate", "e001", "--root", root, "--intervention", "0:1.8")
+    assert read_episode(root / "e001").human.all()
+    assert Collection(root).find("e001").content.human_steps == 45
     with pytest.raises(AnnotationConflict):
         run("annotate", "e001", "--root", root, "--cause", "x", "--revision", "1")
 
@@ -63,6 +69,15 @@ def test_annotate_as_the_manual_says(root, capsys):
         (["e009", "--cause", "x"], "no episode e009"),
         (["e001", "--stage-from", "soon=x"], "no number of seconds"),
         (["e001", "--exclude", "actor", "--include", "actor"], "decide for one"),
+        (["e001", "--intervention", "400:650"], r"400: e001 goes from 0 to 1\.80 s"),
+        (["e001", "--intervention", "0.2:1.9"], r"1\.9: e001 goes from 0 to 1\.80 s"),
+        (["e001", "--intervention=-1:1"], r"-1: e001 goes from 0 to 1\.80 s"),
+        (["e001", "--intervention", "nan:1"], "no number of seconds"),
+        (["e001", "--stage-from", "0.4"], "expected SECONDS=NAME"),
+        (["e001", "--stage-from", "0.4= "], "expected SECONDS=NAME"),
+        (["e001", "--stage-from", "999=place"], r"999: e001 goes from 0 to 1\.80 s"),
+        (["e001", "--stage-from", "1.8=place"], r"1\.8=place: e001 goes from 0 to 1\.80 s"),
+        (["e001", "--revert", "0", "--cause", "x"], "--revert goes back as a whole"),
     ],
 )
 def test_mistakes_are_one_line(root, arguments, message):
@@ -98,6 +113,47 @@ def test_repair(root, capsys):
     assert (statuses["e001"], statuses["e009"]) == ("repaired", "recording")
 
 
+def test_repair_looks_at_finished_recordings_too(root, capsys):
+    (root / "e000/metadata.yaml").unlink()
+    bag = root / "e001/e001_0.mcap"
+    torn = bag.read_bytes()[:-3000]
+    bag.write_bytes(torn)
+    assert run("repair", root) == 1
+    captured = capsys.readouterr()
+    assert "e000: whole (finished), metadata.yaml renewed" in captured.out
+    assert "e001" in captured.err and "restore it from a backup" in captured.err
+    assert "e002" not in captured.out + captured.err, "nothing is said of what is whole"
+    assert (root / "e000/metadata.yaml").is_file() and bag.read_bytes() == torn
+    # What is named is always looked at.
+    assert run("repair", root / "e002", root / "e001") == 1
+    captured = capsys.readouterr()
+    assert "e002: whole (finished)" in captured.out and "damaged since" in captured.err
+
+
+def test_one_that_cannot_be_repaired_does_not_stop_the_others(root, capsys, monkeypatch):
+    for name in ("e000", "e001"):
+        text = (root / name / "episode.json").read_text()
+        (root / name / "episode.json").write_text(text.replace('"finished"', '"recording"'))
+        bag = root / name / f"{name}_0.mcap"
+        bag.write_bytes(bag.read_bytes()[:-3000])
+    flush, tries = BagWriter.flush, []
+
+    def full_at_first(writer):
+        tries.append(writer)
+        if writer is tries[0]:
+            raise OSError(28, "No space left on device")
+        flush(writer)
+
+    monkeypatch.setattr(BagWriter, "flush", full_at_first)
+    monkeypatch.setattr(BagWriter, "flush_if_due", full_at_first)
+    assert run("repair", root / "nowhere", root) == 1
+    err = capsys.readouterr().err
+    assert "No space left on device" in err and "no such directory" in err
+    assert not list(root.glob("*/*.repair"))
+    statuses = [entry.status for entry in Collection(root)]
+    assert statuses == ["recording", "repaired", "finished", "finished"]
+
+
 def test_export_and_import(root, capsys, tmp_path):
     pytest.importorskip("pyarrow")
     run("export", root, "--format", "lerobot", "--output", tmp_path / "l", "--outcome", "success")
@@ -107,6 +163,38 @@ def test_export_and_import(root, capsys, tmp_path):
     pytest.importorskip("h5py")
     run("export", root, "--format", "robomimic", "--output", tmp_path / "r.hdf5")
     assert (tmp_path / "r.hdf5").is_file()
+
+
+IDLE = [
+    (["--prefix", "/x"], "--prefix does not go with --print"),
+    (["--clock"], "--clock does not go with --print"),
+    (["--paused"], "--paused does not go with --print"),
+    (["--execute"], "--execute does not go with --print"),
+    (["--outcome", "success"], "--outcome does not go with --print"),
+    (["--yes"], "--yes does not go with --print"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), IDLE)
+def test_an_option_that_would_do_nothing_is_refused(root, arguments, message):
+    with pytest.raises(EpisodeError, match=message):
+        run("replay", root / "e000", "--print", *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--outcome", "success"], ["--yes"]])
+def test_options_of_an_execution_do_nothing_without_one(root, arguments):
+    play = pytest.importorskip("dexpie_ros.nodes.replay_commands").play
+    with pytest.raises(EpisodeError, match=f"{arguments[0]} goes with --execute only"):
+        run("replay", root / "e000", *arguments, play=play)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--bgr"], ["--rate", "7"], ["--kind", "evaluation"], ["--driver", "human"], ["--task", "t"]],
+)
+def test_options_of_the_authors_data_do_not_go_with_lerobot(tmp_path, arguments):
+    with pytest.raises(EpisodeError, match=f"{arguments[0]} goes with --format authors only"):
+        run("import", tmp_path, "--format", "lerobot", *arguments)
 
 
 def test_replay_on_the_terminal_or_by_the_graph(root, capsys):

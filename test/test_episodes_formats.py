@@ -166,7 +166,11 @@ def test_lost_commands_are_not_exported(episodes, tmp_path):
     episode = read_episode(episodes[0].path)
     episode.command_hand[4] = np.nan
     with pytest.raises(EpisodeError, match="1 of 12 steps lack state or command"):
-        export_lerobot([episode], tmp_path / "l")
+        export_lerobot([episodes[1], episode], tmp_path / "l")
+    with pytest.raises(EpisodeError, match="no episodes to export"):
+        export_lerobot([], tmp_path / "l")
+    assert not list(tmp_path.iterdir()), "half of a data set is not left behind"
+    assert len(read_lerobot(export_lerobot([episodes[1]], tmp_path / "l"))) == 1
     pytest.importorskip("h5py")
     with pytest.raises(EpisodeError, match="actions were lost"):
         export_robomimic([episode], tmp_path / "r.hdf5")

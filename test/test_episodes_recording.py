@@ -142,6 +142,28 @@ def test_steps_before_the_start_are_in_the_bag_but_not_in_the_episode(tmp_path):
     assert np.array_equal(read_episode(tmp_path / "b").tcp, episode.tcp)
 
 
+def test_damage_to_the_description_in_the_bag_does_not_move_the_start(tmp_path):
+    """What came before it must not become part of the episode: episode.json knows it too."""
+    recording = make()
+    for k in range(10):
+        for item in all_streams(k):
+            recording.receive(*item)
+    recording.start(tmp_path / "a", EpisodeInfo("a"), start_ns=T0 + 10 * STEP)
+    for k in range(10, 30):
+        for item in all_streams(k):
+            recording.receive(*item)
+    recording.end("success")
+    file = find_bag(tmp_path / "a")
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b'"start_ns": 1', b'"start_ns": 7'))
+    assert file.read_bytes() != data
+    episode = read_episode(tmp_path / "a")
+    assert episode.time_ns.tolist() == [T0 + k * STEP for k in range(10, 30)]
+    (tmp_path / "a/episode.json").unlink()
+    with pytest.raises(EpisodeError, match="neither a sound description in the bag nor an episode"):
+        read_episode(tmp_path / "a")
+
+
 def test_an_episode_that_ended_before_the_arbiter_began_says_so(tmp_path):
     recording = make()
     for item in all_streams(0):

@@ -15,9 +15,11 @@ import pytest
 from factories import Recipe
 from rosbags.rosbag2 import Reader
 
+from dexpie_ros import messages
 from dexpie_ros.episodes import Collection, EpisodeError, EpisodeInfo, EpisodeWriter, read_episode
 from dexpie_ros.episodes.annotations import annotate
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.bag_writer import BagWriter
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.episodes.repair import repair
 from dexpie_ros.episodes.writer import WriterConfig
@@ -227,3 +229,58 @@ def test_a_repair_that_is_killed_can_be_repeated(whole, tmp_path, monkeypatch):
     assert find_bag(path).read_bytes() == torn
     assert repair(path).changed
     assert BagReader(find_bag(path)).indexed and not list(path.glob("*.repair"))
+
+
+def test_the_figures_of_a_repaired_episode_come_from_capture_stamps(tmp_path):
+    """In simulation messages are published by the wall's clock and stamped by the world's."""
+    bag, second = messages.bag(), 1_000_000_000
+    path = tmp_path / "e"
+    with EpisodeWriter(path, EpisodeInfo("e", simulated=True)) as writer:
+        for k in range(30):
+            stamp = second + k * factories.STEP_NS
+            cdr = messages.serialize(bag.pose_stamped(stamp, "base", factories.tcp_at(Recipe(), 0)))
+            writer.write("/arm/tcp_pose", cdr, stamp + 1_000_000, time.time_ns())
+            text = messages.serialize(bag.text("{}"))
+            writer.write("/simulation/events", text, stamp + 3_000_000, time.time_ns())
+        recorded = writer.streams["/arm/tcp_pose"].summary()
+        writer.flush()
+        writer._bag.close()
+        writer._closed = True
+    repair(path)
+    streams = read_episode_file(path).statistics["streams"]
+    assert streams["/arm/tcp_pose"] == recorded
+    assert (recorded["expected"], recorded["rate_hz"], recorded["mean_delay_ms"]) == (30, 25.0, 1.0)
+    assert streams["/simulation/events"]["mean_delay_ms"] == 0.0, "without a stamp: as logged"
+
+
+@pytest.mark.parametrize("room", ["too little", "used up meanwhile"])
+def test_a_disk_without_room_leaves_everything_as_it_was(whole, tmp_path, monkeypatch, room):
+    path = shutil.copytree(whole, tmp_path / "e")
+    cut(path, 60_000)
+    before = {f.name: f.read_bytes() for f in path.iterdir()}
+    if room == "too little":
+        usage = type(shutil.disk_usage("/"))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 50_000))
+    else:
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(BagWriter, "write", full)
+    with pytest.raises(EpisodeError, match="room") as caught:
+        repair(path)
+    assert str(path) in str(caught.value)
+    assert before == {f.name: f.read_bytes() for f in path.iterdir()}
+    monkeypatch.undo()
+    assert repair(path).changed
+
+
+def test_damage_inside_a_finished_recording_is_said_by_a_repair(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "e")
+    with open(find_bag(path), "r+b") as stream:
+        stream.seek(60_000)
+        stream.write(b"\xff" * 16)
+    before = find_bag(path).read_bytes()
+    with pytest.raises(EpisodeError, match=r"checksum.*damaged since: restore it"):
+        repair(path)
+    assert find_bag(path).read_bytes() == before

@@ -13,9 +13,15 @@ from dexpie_ros import messages
 from dexpie_ros.control.arbiter import Arbiter
 from dexpie_ros.control.types import STEP_NS, Command, Mode, RobotState, Source
 from dexpie_ros.episodes import EpisodeError, EpisodeInfo, EpisodeWriter, read_episode
-from dexpie_ros.episodes.execution import ApproachConfig, Execution, approach, recorded_commands
+from dexpie_ros.episodes.execution import (
+    ApproachConfig,
+    Deviation,
+    Execution,
+    approach,
+    recorded_commands,
+)
 from dexpie_ros.episodes.replay import Replay
-from dexpie_ros.geometry import rotation_angle
+from dexpie_ros.geometry import Pose, make_pose, rotation_angle, rotation_exp
 from dexpie_ros.simulation.cell import Cell
 from dexpie_ros.simulation.lockstep import LockstepConfig, LockstepRunner, Task
 
@@ -228,13 +234,30 @@ def test_recorded_commands_go_through_the_arbiter_as_they_were(path, delay):
     # The synthetic motion starts at speed, the limiter from rest: it lags, and never by much.
     assert np.abs(executed - recorded).max() < 0.01
     assert np.abs(executed[-1] - recorded[-1]).max() < 0.002
-    assert execution.deviation == pytest.approx(
+    gap = execution.deviation
+    assert gap.position == pytest.approx(
         np.linalg.norm(executed - recorded, axis=1).max(), abs=1e-9
     )
+    pairs = list(zip(driven[-25:], commands))
+    turns = [rotation_angle(a.tcp.matrix()[:3, :3], b.tcp.matrix()[:3, :3]) for a, b in pairs]
+    assert gap.turn == pytest.approx(max(turns), abs=1e-9)
+    assert gap.hand == pytest.approx(max(np.abs(a.hand - b.hand).max() for a, b in pairs))
     assert np.abs(np.stack([c.hand for c in driven[-25:]]) - episode.command_hand).max() < 0.05
     way = positions(step.command for step in steps[:-25])
     assert np.linalg.norm(np.diff(way, axis=0), axis=1).max() <= 0.05 * 0.04 + 1e-9, "slow"
     assert all(step.source is Source.POLICY for step in steps[delay + 1 :]), "no gap between chunks"
+
+
+def test_limits_that_turn_or_close_less_are_told():
+    """The position is as recorded; the wrist and one finger are not."""
+    still = factories.tcp_at(Recipe(), 0.0)
+    turned = Pose.from_matrix(still.matrix() @ make_pose(rotation_exp([0, 0, 0.2]), np.zeros(3)))
+    gap = Deviation()
+    hand = np.full(6, 0.5)
+    gap.note(Command(still, hand), Command(turned, hand + np.eye(6)[1] / 4))
+    gap.note(Command(still, hand), Command(still, hand))
+    assert (gap.position, gap.turn, gap.hand) == pytest.approx((0.0, 0.2, 0.25), abs=1e-9)
+    assert str(gap) == "0.0 mm, 11.5 degrees and 0.25 of an opening"
 
 
 def test_after_a_stall_it_goes_on_from_where_the_robot_is_held(path):

@@ -5,7 +5,7 @@ import math
 import factories
 import pytest
 
-from dexpie_ros.episodes import Collection
+from dexpie_ros.episodes import Collection, read_episode
 from dexpie_ros.episodes.annotations import annotate
 from dexpie_ros.episodes.report import picture, report
 
@@ -62,3 +62,14 @@ def test_an_empty_collection_is_reported_too(tmp_path):
     figures = report(Collection(tmp_path))
     assert math.isnan(figures.total.success_share) and "0 episodes" in figures.text()
     picture(figures, tmp_path / "empty.png")
+
+
+def test_segments_outside_the_episode_do_not_count(root):
+    """Another program may have written them; the list and the arrays say the same."""
+    start = factories.START_NS
+    step = factories.STEP_NS
+    annotate(root / "e003", interventions=[(start + 10_000 * step, start + 20_000 * step)])
+    annotate(root / "e007", interventions=[(0, start + 5 * step)])
+    for name, human in (("e003", 0), ("e007", 5)):
+        entry = Collection(root).find(name)
+        assert entry.content.human_steps == human == read_episode(entry.path).human.sum()

@@ -57,7 +57,12 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
             + "".join(f"; {problem}" for problem in bag.problems[:3])
         )
     problems = list(bag.problems)
-    start_ns = recorded_start(bag.metadata)
+    start_ns = recorded_start(bag.metadata, bag.path.parent)
+    if start_ns is None:
+        raise EpisodeError(
+            f"{bag.path}: neither a sound description in the bag nor an episode.json beside it: what "
+            "came before the episode cannot be told from it; restore one of them from a backup"
+        )
     steps = streams.read_steps(bag, STEP, start_ns)
     grid = _Grid(steps, settings, bag.path, problems)
     onto = _Onto(bag, settings, grid.times, grid.missing.copy(), problems)

@@ -182,9 +182,7 @@ class Cache:
         unwanted = [
             path for path in self.root.glob("*") if path.is_dir() and path.name not in wanted
         ]
-        for path in unwanted:
-            shutil.rmtree(path)
-        return len(unwanted)
+        return sum(map(_remove, unwanted))
 
 
 def fingerprint(directory: str | Path) -> str:
@@ -290,14 +288,40 @@ def _load(entry: Path, directory: Path) -> Episode:
     return assemble(directory, aligned, cameras)
 
 
+def _remove(path: Path) -> bool:
+    """An entry, or what a builder that died left of one: not what somebody is building just now."""
+    if not path.name.startswith("."):
+        shutil.rmtree(path)
+        return True
+    key = path.name.split(".")[1]
+    try:
+        with _one_builder(path.with_name(f".{key}.lock"), wait=False):
+            shutil.rmtree(path, ignore_errors=True)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def _one_builder(lock: Path) -> Iterator[None]:
-    """The second process waits for the first and then finds the entry there."""
-    with open(lock, "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            # Unlinking a lock that others may wait for can let two in at once; then one of them
-            # finds the entry there when it renames its own, and is content.
-            lock.unlink(missing_ok=True)
+def _one_builder(lock: Path, wait: bool = True) -> Iterator[None]:
+    """The second process waits for the first and then finds the entry there.
+
+    BlockingIOError where somebody builds and ``wait`` is False.
+    """
+    while True:
+        with open(lock, "w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if not _is_still(lock, stream.fileno()):
+                continue  # its last holder removed it meanwhile: others lock another file by now
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

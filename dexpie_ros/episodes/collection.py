@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.annotations import apply, read_annotations
+from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.episode_file import FILE_NAME, EpisodeFile, read_episode_file
 from dexpie_ros.episodes.reader import describe, read_episode
@@ -161,7 +164,7 @@ def read_entry(path: Path) -> Entry:
         annotation = read_annotations(path).current
         human = content.human_steps
         if annotation.interventions is not None:
-            human = sum(b - a for a, b in annotation.interventions) // STEP_NS
+            human = _steps_within(annotation.interventions, path, content)
         content = dataclasses.replace(
             content,
             info=apply(content.info, annotation),
@@ -170,6 +173,16 @@ def read_entry(path: Path) -> Entry:
     except EpisodeError as error:
         return Entry(path, None, str(error))
     return Entry(path, content)
+
+
+def _steps_within(segments: list[tuple[int, int]], path: Path, content: EpisodeFile) -> int:
+    """Control steps in corrected segments, without what lies outside the recording."""
+    index = BagReader(find_bag(path)).index
+    begin, end = content.start_ns, np.iinfo(np.int64).max
+    if index is not None:
+        begin = begin or index.statistics.start_ns
+        end = index.statistics.end_ns + STEP_NS
+    return sum(max(0, round((min(b, end) - max(a, begin)) / STEP_NS)) for a, b in segments)
 
 
 def creation_order(entry: Entry) -> tuple[str, str]:

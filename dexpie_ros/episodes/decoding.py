@@ -76,6 +76,15 @@ def header_stamp_ns(cdr: bytes | memoryview, otherwise: int = 0) -> int:
     return int(sec * 1_000_000_000 + nanosec)
 
 
+def has_header(kind: str) -> bool:
+    """Whether messages of this type begin with a header, so that they carry a stamp."""
+    store = messages.bag_typestore()
+    if kind not in store.types:
+        return False
+    fields = store.get_msgdef(kind).fields
+    return bool(fields) and fields[0][1][1] == "std_msgs/msg/Header"
+
+
 def is_human_step(cdr: bytes | memoryview) -> bool:
     """Whether a serialized ControlStep was driven by the operator; False for bytes that are none."""
     store = messages.bag_typestore()

@@ -114,13 +114,20 @@ def from_record(record: dict[str, str], where: str) -> EpisodeFile:
     return parse(text, where)
 
 
-def recorded_start(metadata: Iterable[tuple[str, dict[str, str]]]) -> int:
-    """``start_ns`` by the metadata records of a bag; 0 where no sound record tells it."""
+def recorded_start(
+    metadata: Iterable[tuple[str, dict[str, str]]], directory: str | Path
+) -> int | None:
+    """``start_ns`` by the metadata records of a bag, else by ``episode.json`` beside it; None where
+    no sound description tells it.
+    """
     for name, record in metadata:
         if name == RECORD_NAME:
             with contextlib.suppress(EpisodeError):
                 return from_record(record, "").start_ns
-    return 0
+    with contextlib.suppress(EpisodeError):
+        content = read_episode_file(directory)
+        return None if content is None else content.start_ns
+    return None
 
 
 def _plain(content: EpisodeFile) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
@@ -69,6 +70,30 @@ def approach(now: Command, goal: Command, settings: ApproachConfig | None = None
     return [*between, goal] if steps else []
 
 
+@dataclass
+class Deviation:
+    """By how much executed commands differed from the recorded ones at most: what limits changed."""
+
+    position: float = 0.0
+    """m"""
+    turn: float = 0.0
+    """rad"""
+    hand: float = 0.0
+    """openings"""
+
+    def note(self, command: Command, recorded: Command) -> None:
+        a, b = command.tcp.matrix(), recorded.tcp.matrix()
+        self.position = max(self.position, float(np.linalg.norm(a[:3, 3] - b[:3, 3])))
+        self.turn = max(self.turn, float(geometry.rotation_angle(a[:3, :3], b[:3, :3])))
+        self.hand = max(self.hand, float(np.abs(command.hand - recorded.hand).max()))
+
+    def __str__(self) -> str:
+        return (
+            f"{1e3 * self.position:.1f} mm, {math.degrees(self.turn):.1f} degrees and "
+            f"{self.hand:.2f} of an opening"
+        )
+
+
 class Execution:
     """Answers control steps with chunks of a recording, as a policy server would.
 
@@ -91,8 +116,7 @@ class Execution:
             raise ValueError(f"size {size} must exceed horizon {horizon} by at least lead {lead}")
         self.stopped = ""
         """Why it ended before its end; empty: it did not."""
-        self.deviation = 0.0
-        """m; by how much an executed command differed from the recorded one at most (limits)."""
+        self.deviation = Deviation()
         self._commands, self._settings = list(commands), settings
         self._size, self._horizon, self._lead = size, horizon, lead
         self._executed = 0
@@ -154,8 +178,7 @@ class Execution:
         if not self._executed <= index < len(self._commands):
             return
         self._executed = index + 1
-        gap = command.tcp.position - self._commands[index].tcp.position
-        self.deviation = max(self.deviation, float(np.linalg.norm(gap)))
+        self.deviation.note(command, self._commands[index])
 
     def _chunk(self, time_ns: int, row: int, prefix: int) -> Chunk:
         rows = self._way[row : row + self._size]

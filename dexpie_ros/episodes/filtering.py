@@ -1,4 +1,4 @@
-"""The filters that `dexpie episodes list`, `report` and `export` share."""
+"""Which episodes are meant: the filters of `dexpie episodes list`, `report` and `export`, or one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from dexpie_ros.episodes.collection import Collection
-from dexpie_ros.episodes.episode import KINDS, Outcome
+from dexpie_ros.episodes.collection import Collection, Entry
+from dexpie_ros.episodes.episode import KINDS, EpisodeError, Outcome
+
+DEFAULT_ROOT = "outputs/episodes"
 
 
-def add_arguments(parser: argparse.ArgumentParser, root: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Root and filters; values may be given several times where that makes sense."""
-    parser.add_argument("root", nargs="?", type=Path, default=Path(root), help="where episodes lie")
+    parser.add_argument(
+        "root", nargs="?", type=Path, default=Path(DEFAULT_ROOT), help="where episodes lie"
+    )
     parser.add_argument("--kind", action="append", default=[], choices=KINDS)
     outcomes = [outcome or "none" for outcome in get_args(Outcome)]
     parser.add_argument("--outcome", action="append", default=[], choices=outcomes)
@@ -44,3 +48,19 @@ def choose(options: argparse.Namespace) -> Collection:
             entry.content is not None and entry.content.info.cause == options.cause
         ),
     )  # fmt: skip
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="where episodes lie")
+
+
+def find(options: argparse.Namespace) -> Entry:
+    """By directory, or by id below ``--root``."""
+    path = Path(options.episode)
+    if path.is_dir():
+        return Collection(path).find(str(path)) if len(Collection(path)) else _no_episode(path)
+    return Collection(options.root).find(options.episode)
+
+
+def _no_episode(path: Path) -> Entry:
+    raise EpisodeError(f"{path}: not an episode; see `dexpie episodes list {path.parent}`")

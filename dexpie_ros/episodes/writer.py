@@ -18,7 +18,7 @@ from typing import Any, cast, get_args
 from dexpie_ros import config, messages
 from dexpie_ros.contract import Qos, Topic, recorded_topics
 from dexpie_ros.episodes.bag_writer import BagWriter, qos_profile
-from dexpie_ros.episodes.decoding import header_stamp_ns, is_human_step
+from dexpie_ros.episodes.decoding import has_header, header_stamp_ns, is_human_step
 from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo, Outcome
 from dexpie_ros.episodes.episode_file import (
     RECORD_NAME,
@@ -107,8 +107,7 @@ class EpisodeWriter:
         definition, _ = store.generate_msgdef(topic.type, ros_version=2)
         qos = qos_profile(topic.qos is Qos.STATE, depth=_DEPTH[topic.qos])
         self._bag.add_topic(topic.name, topic.type, definition, store.hash_rihs01(topic.type), qos)
-        fields = store.get_msgdef(topic.type).fields
-        self._stamped[topic.name] = bool(fields) and fields[0][1][1] == "std_msgs/msg/Header"
+        self._stamped[topic.name] = has_header(topic.type)
         rate = topic.simulated_rate_hz if self.info.simulated else topic.rate_hz
         self.streams[topic.name] = StreamStatistics(period_ns=1e9 / rate if rate else 0.0)
 

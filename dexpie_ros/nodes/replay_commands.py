@@ -8,9 +8,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from dexpie_ros.episodes.commands import echo, find, player_of
 from dexpie_ros.episodes.episode import EpisodeError
+from dexpie_ros.episodes.filtering import find
 from dexpie_ros.episodes.replay import Replay
+from dexpie_ros.episodes.replay_command import echo, player_of, refuse_idle
 from dexpie_ros.security import enclave_environment
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def play(options: argparse.Namespace) -> int:
     """Exit status: 0, or 1 where a recording that drove was stopped before its end."""
     if options.echo:
         return echo(options)
+    refuse_idle(options)
     try:
         import rclpy  # noqa: F401
     except ImportError:
@@ -107,10 +109,6 @@ def _execute(options: argparse.Namespace) -> int:
     from dexpie_ros.nodes.replay_execute import GraphExecution
     from dexpie_ros.nodes.session_client import SessionClient
 
-    for name, usual in (("rate", 1.0), ("loop", False), ("start", 0.0), ("topic", []),
-                        ("prefix", ""), ("clock", False), ("paused", False)):  # fmt: skip
-        if getattr(options, name) != usual:
-            raise EpisodeError(f"--{name} does not go with --execute: commands go as recorded")
     entry = find(options)
     episode = read_episode(entry.path)
     if episode.partial:
@@ -134,9 +132,7 @@ def _execute(options: argparse.Namespace) -> int:
             run.abort("replay interrupted")
             print(f"interrupted: {name} ended as aborted", file=sys.stderr)
             return 130
-    words = (
-        f"{done.steps} of {done.of} commands executed, at most {1e3 * done.deviation:.1f} mm off"
-    )
+    words = f"{done.steps} of {done.of} commands executed, at most {done.deviation} off"
     if done.stopped:
         words += f"; ended because {done.stopped}"
     if done.outcome:

@@ -17,7 +17,7 @@ from typing import Any
 from dexpie_ros.control.types import STEP_NS, ControlStep
 from dexpie_ros.episodes.episode import Episode, EpisodeError
 from dexpie_ros.episodes.episode_file import read_episode_file
-from dexpie_ros.episodes.execution import POLICY_ID, Execution, recorded_commands
+from dexpie_ros.episodes.execution import POLICY_ID, Deviation, Execution, recorded_commands
 from dexpie_ros.messages import read_control_step
 from dexpie_ros.nodes.session_client import GraphError, SessionClient
 
@@ -39,8 +39,7 @@ class Executed:
     of: int
     stopped: str
     """Why it ended before its end; empty: it did not."""
-    deviation: float
-    """m; by how much an executed command differed from the recorded one at most."""
+    deviation: Deviation
     outcome: str
     """Of the new episode; empty where it is not known here (nothing was recorded)."""
     directory: str

@@ -6,7 +6,11 @@ nothing is encoded anew.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,15 +47,26 @@ def export_lerobot(
     Episodes need the same cameras with the same image size and the same objects. EpisodeError where
     they differ, or where an episode has steps without state or command, which LeRobot cannot say.
     """
-    return _Export(Path(root), data_file_mb).write(episodes)
+    out = Path(root)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise EpisodeError(f"{out}: not empty; choose another directory for the export")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place, and only whole at its place: what failed is not in the way of the next try.
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        with contextlib.closing(_Export(temporary, data_file_mb)) as export:
+            export.write(episodes)
+        temporary.chmod(0o755)
+        os.rename(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
 
 
 class _Export:
     """One data set that is being written."""
 
     def __init__(self, root: Path, data_file_mb: int) -> None:
-        if root.exists() and any(root.iterdir()):
-            raise EpisodeError(f"{root}: not empty; choose another directory for the export")
         self.root, self._data_file_bytes = root, data_file_mb << 20
         self._pa: Any = require("pyarrow", "the LeRobot export")
         self._pq: Any = require("pyarrow.parquet", "the LeRobot export")
@@ -65,12 +80,17 @@ class _Export:
         self._columns: dict[str, Column] = {}
         self._cameras: dict[str, tuple[int, ...]] = {}
 
-    def write(self, episodes: Iterable[Episode]) -> Path:
+    def close(self) -> None:
+        """Also after a failure; the file that is open is of no use then."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, episodes: Iterable[Episode]) -> None:
         for episode in episodes:
             self._check(episode)
             self._add(episode)
         if self._first is None:
-            raise EpisodeError(f"{self.root}: no episodes to export")
+            raise EpisodeError("no episodes to export; `dexpie episodes list` shows what there is")
         self._writer.close()
         self._write_tasks()
         table = self._pa.Table.from_pylist(self._table_rows)
@@ -80,7 +100,6 @@ class _Export:
         config.write_json(self.root / "meta/stats.json", self._stats())
         # Last: a directory without it is not a data set yet.
         config.write_json(self.root / "meta/info.json", self._info())
-        return self.root
 
     def _check(self, episode: Episode) -> None:
         lost = ~(np.isfinite(state(episode)).all(axis=1) & np.isfinite(action(episode)).all(axis=1))
