@@ -118,20 +118,19 @@ def test_speed_and_acceleration_stay_bounded_whatever_is_commanded(targets):
         workspace_low=(-1, -1, -1), workspace_high=(1, 1, 1), max_step=1.0, max_turn=3.0,
         first_step=1.0, first_turn=3.0,
     )  # fmt: skip
-    arm, poses, stood = limiter(limits), [], []
+    arm, poses = limiter(limits), []
     home = arm.pose
-    for x, y, z, *turn in targets:
+    for number, (x, y, z, *turn) in enumerate(targets):
         arm.accept(moved(home, x, y, z, turn))
-        for _ in range(5):
-            pose, problem = arm.advance()
-            poses.append(pose)
-            stood.append(bool(problem))
+        for cycle in range(5):
+            if number % 3 == 2 and cycle == 2:
+                arm.hold()  # silence, lag
+            poses.append(arm.advance()[0])
     p = np.array([home[:3, 3], home[:3, 3], *[pose[:3, 3] for pose in poses]])
     v = np.diff(p, axis=0) / PERIOD
     assert np.linalg.norm(v, axis=1).max() <= limits.max_speed * (1 + 1e-6)
     a = np.linalg.norm(np.diff(v, axis=0), axis=1) / PERIOD
-    free = ~(np.array(stood) | np.r_[False, stood[:-1]])  # a refusal stands still at once
-    assert np.all(a[free] <= limits.max_acceleration * (1 + 1e-6))
+    assert np.all(a <= limits.max_acceleration * (1 + 1e-6))
     turns = [geometry.rotation_angle(s[:3, :3], t[:3, :3]) for s, t in zip(poses, poses[1:])]
     assert np.all(np.array(turns) <= limits.max_angular_speed * PERIOD * (1 + 1e-6))
 
@@ -207,7 +206,7 @@ def test_the_edge_of_the_reach_stops_the_arm():
             problems.add(arm.advance()[1])
     assert any("reach" in problem or "singular" in problem for problem in problems)
     margin = ArmLimits().reach_margin
-    assert len(kin.inverse(kin.UR5, arm.pose, margin * 0.99)) > 0
+    assert len(kin.inverse(kin.UR5, arm.pose, margin / 2 * 0.99)) > 0
 
 
 def test_limits_refuse_impossible_values():

@@ -4,7 +4,8 @@ Commands come at 25 Hz; the arm wants a target every controller cycle. :class:`M
 interpolates between commands (position linear, rotation on the geodesic) and follows that reference
 with bounded speed and acceleration, so that whatever arrives, what is sent is smooth. It brakes in
 time to stop on its target, so its steady lag behind a reference at speed v is v^2 / 2a (1 mm at
-0.1 m/s and 5 m/s^2).
+0.1 m/s and 5 m/s^2). What must not be followed any further is braked from in the same way, straight
+on: 90 ms and 2 cm from 0.45 m/s.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class ArmLimits:
     max_joint_speed: float = 2.0
     """rad/s of any joint (the UR5's own limit is 3.14); stops the arm near singularities."""
     reach_margin: float = 0.02
-    """Share of full stretch that is never used."""
+    """Share of full stretch that commands never use; braking may go into half of it."""
 
     def __post_init__(self) -> None:
         for axis, low, high in zip("xyz", self.workspace_low, self.workspace_high, strict=True):
@@ -87,16 +88,22 @@ class MotionLimiter:
         self._from = self._goal = self._reference = self.pose
         self._progress = 1.0
         self._velocity, self._spin = np.zeros(3), np.zeros(3)
+        self._braking = False
 
     def hold(self) -> None:
-        """Forget the target: stay at the pose that was sent last."""
+        """Forget the target: come to rest, by :meth:`advance`, and stay there."""
         self._from = self._goal = self._reference = self.pose
         self._progress = 1.0
-        self._velocity, self._spin = np.zeros(3), np.zeros(3)
+        self._braking = True
 
     def lag(self, measured: Array) -> str:
-        """Why an arm measured at (4, 4) must catch up before it is sent further, or ""."""
+        """Why an arm measured at (4, 4) must catch up before it is sent further, or "".
+
+        What braking will add counts already.
+        """
         distance, turn = _apart(self.pose, measured)
+        distance += float(self._velocity @ self._velocity) / (2 * self._limits.max_acceleration)
+        turn += float(self._spin @ self._spin) / (2 * self._limits.max_angular_acceleration)
         if distance <= self._limits.max_lag and turn <= self._limits.max_lag_turn:
             return ""
         return (
@@ -134,12 +141,14 @@ class MotionLimiter:
             return f"the commanded pose is {step:.3f} m away (limit {farthest} m)"
         if turn > widest:
             return f"the commanded pose is turned by {turn:.2f} rad (limit {widest})"
-        self._first = False
+        self._first = self._braking = False
         self._from, self._goal, self._progress = self._reference, goal, 0.0
         return ""
 
     def advance(self) -> tuple[Array, str]:
-        """One cycle: the pose (4, 4) to send, and "" or why it stands still instead of following."""
+        """One cycle: the pose (4, 4) to send, and "" or why it brakes instead of following."""
+        if self._braking:
+            return self._brake(), ""
         if self._progress < 1.0:
             self._progress = min(1.0, self._progress + self._period / (STEP_NS * 1e-9))
             self._reference = geometry.interpolate(self._from, self._goal, self._progress)
@@ -155,12 +164,7 @@ class MotionLimiter:
         spin = _follow(
             twist, self._spin, limits.max_angular_speed, limits.max_angular_acceleration, dt
         )
-        pose = geometry.make_pose(
-            geometry.rotation_exp(spin * dt) @ rotation, self.pose[:3, 3] + velocity * dt
-        )
-        joints = ur_kinematics.nearest(
-            self._model, pose @ self._flange_from_tcp, self.joints, limits.reach_margin
-        )
+        pose, joints = self._moved(velocity, spin, limits.reach_margin)
         problem = ""
         if joints is None:
             problem = "the commanded pose is out of the arm's reach"
@@ -171,15 +175,55 @@ class MotionLimiter:
             )
         if problem or joints is None:
             self.hold()
-            return self.pose, problem
+            return self._brake(), problem
         self.pose, self.joints, self._velocity, self._spin = pose, joints, velocity, spin
         return pose, ""
+
+    def _brake(self) -> Array:
+        """One cycle of coming to rest along the last way; the pose (4, 4) to send.
+
+        At once only where the way on has no inverse kinematics. Joints keep to their speed: near a
+        singular pose that may take more than the usual deceleration.
+        """
+        limits, dt = self._limits, self._period
+        velocity = _slower(self._velocity, limits.max_acceleration * dt)
+        spin = _slower(self._spin, limits.max_angular_acceleration * dt)
+        reach = limits.reach_margin / 2
+        pose, joints = self._moved(velocity, spin, reach)
+        if joints is not None:
+            fastest = float(np.abs(joints - self.joints).max())
+            if fastest > limits.max_joint_speed * dt:
+                share = limits.max_joint_speed * dt / fastest
+                velocity, spin = share * velocity, share * spin
+                pose, joints = self._moved(velocity, spin, reach)
+        if joints is None or np.abs(joints - self.joints).max() > 1.1 * limits.max_joint_speed * dt:
+            pose, joints, velocity, spin = self.pose, self.joints, np.zeros(3), np.zeros(3)
+        self.pose, self.joints, self._velocity, self._spin = pose, joints, velocity, spin
+        self._from = self._goal = self._reference = pose
+        return pose
+
+    def _moved(self, velocity: Array, spin: Array, margin: float) -> tuple[Array, Array | None]:
+        """Pose (4, 4) after one cycle at (3,) m/s and rad/s, and its joints if there are any."""
+        if not (velocity.any() or spin.any()):
+            return self.pose, self.joints
+        dt = self._period
+        pose = geometry.make_pose(
+            geometry.rotation_exp(spin * dt) @ self.pose[:3, :3], self.pose[:3, 3] + velocity * dt
+        )
+        flange = pose @ self._flange_from_tcp
+        return pose, ur_kinematics.nearest(self._model, flange, self.joints, margin)
 
 
 def _apart(a: Array, b: Array) -> tuple[float, float]:
     """m and rad between two poses (4, 4)."""
     distance = float(np.linalg.norm(a[:3, 3] - b[:3, 3]))
     return distance, float(geometry.rotation_angle(a[:3, :3], b[:3, :3]))
+
+
+def _slower(velocity: Array, change: float) -> Array:
+    """The velocity (3,) with its size less by ``change``, at least zero."""
+    size = float(np.linalg.norm(velocity))
+    return velocity * (1.0 - change / size) if size > change else np.zeros(3)
 
 
 def _follow(gap: Array, velocity: Array, top: float, acceleration: float, dt: float) -> Array:

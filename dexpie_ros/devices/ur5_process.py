@@ -194,13 +194,13 @@ class ArmProcess:
     def _follow(self, target: Array | None) -> None:
         """Move the limiter one cycle on; anything unusual makes it hold and is reported."""
         if self._reader.silence > self._config.hold_after:
-            self._limiter.hold()
+            self._brake()
             self._report(Phase.SERVOING, "holding: the controller sends no data")
             return
         measured = self._data.tcp
         behind = self._limiter.lag(measured)
         if behind and not (target is not None and self._limiter.near(target, measured)):
-            self._limiter.hold()
+            self._brake()
             self._refused += target is not None
             self._report(Phase.SERVOING, f"holding: {behind}")
             return
@@ -212,6 +212,10 @@ class ArmProcess:
             self._report(Phase.SERVOING, f"holding: {message}")
         elif target is not None:
             self._report(Phase.SERVOING, "following commands")
+
+    def _brake(self) -> None:
+        self._limiter.hold()
+        self._limiter.advance()
 
     def _stopped_cycle(self) -> None:
         self._wait_for_data()
