@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import sys
+import types
 
 import cv2
 import factories
 import pytest
 from web_pages import TOKEN, at_step, opened, ready
 
+from dexpie_ros import bench, cli
 from dexpie_ros.control.session import SessionConfig, StageQuota
 
 pytest_plugins = ("web_fixtures",)
@@ -227,6 +230,26 @@ def test_results(root, where, window):
         page.get_by_text("84").wait_for()
         page.get_by_role("link", name="report.html").click()
         assert page.title() == "Found"
+
+
+def test_benchmarks_are_results(tmp_path, stand, window, monkeypatch):
+    """Files as `dexpie bench` writes them, and one that only has the name of such."""
+    measured = types.ModuleType("measured")
+    measured.run = lambda quick: {"chunk_p50_ms": 4.6090380019, "steps": 1685}
+    monkeypatch.setitem(sys.modules, "measured", measured)
+    monkeypatch.setitem(bench.BENCHMARKS, "policy", ("measured", "run"))
+    written = tmp_path / "outputs/bench"
+    assert cli.main(["bench", "policy", "--quick", "--output", str(written)]) == 0
+    content = json.loads((written / "policy.json").read_text())
+    (written / "graph.json").write_text('{"nodes": []}')
+    with stand.showing(tmp_path) as where, opened(window, where, "/results") as page:
+        page.get_by_text("Benchmark: policy").click()
+        page.locator("tr", has_text="chunk p50 ms").get_by_text("4.609", exact=True).wait_for()
+        page.locator("tr", has_text="steps").get_by_text("1685", exact=True).wait_for()
+        assert page.locator(".results > li").count() == 1
+        about = page.locator(".results > li .note").inner_text()
+        assert f"measured {content['date']}" in about and "a quick look only" in about
+        assert f"commit {content['provenance']['commit']}" in about
 
 
 def test_live_without_a_graph(where, window):

@@ -10,11 +10,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from dexpie_ros.bench import BENCHMARKS
 from dexpie_ros.episodes.episode import EpisodeError
 from dexpie_ros.episodes.episode_file import FILE_NAME
 
-KINDS = {"report.html": "report", "results.json": "figures"}
+KINDS = {
+    "report.html": "report",
+    "results.json": "figures",
+    **{f"{name}.json": "bench" for name in BENCHMARKS},
+}
+"""What a file of this name is; one called as `dexpie bench` calls its own has to look like it too."""
 _DEEPEST = 6
+_LARGEST_BENCH = 1 << 20
 _LARGEST = 32 << 20
 
 
@@ -28,14 +35,17 @@ class Results:
 
     def find(self) -> list[dict[str, Any]]:
         """Newest first."""
-        found: dict[str, tuple[Path, os.stat_result]] = {}
+        found: dict[str, tuple[Path, os.stat_result, dict[str, Any]]] = {}
         for number, root in enumerate(self.roots):
             for path in _walk(root, 0):
-                if not any(path.is_relative_to(earlier) for earlier in self.roots[:number]):
+                if any(path.is_relative_to(earlier) for earlier in self.roots[:number]):
+                    continue
+                about = _bench(path) if KINDS[path.name] == "bench" else {}
+                if about is not None:
                     name = f"{number}/{path.relative_to(root).as_posix()}"
-                    found[name] = (path, path.stat())
+                    found[name] = (path, path.stat(), about)
         with self._lock:
-            self._files = {name: path for name, (path, _) in found.items()}
+            self._files = {name: path for name, (path, *_) in found.items()}
         newest = sorted(found.items(), key=lambda item: -item[1][1].st_mtime)
         return [
             {
@@ -47,8 +57,9 @@ class Results:
                 "time": datetime.fromtimestamp(state.st_mtime, timezone.utc).isoformat(
                     "T", "seconds"
                 ),
+                **about,
             }
-            for name, (path, state) in newest
+            for name, (path, state, about) in newest
         ]
 
     def read(self, name: str) -> tuple[Path, bytes]:
@@ -69,12 +80,30 @@ class Results:
             raise EpisodeError(f"{path}: cannot be read: {error.strerror}") from None
 
     def figures(self, name: str) -> Any:
-        """The content of a results.json."""
+        """The content of a file of figures."""
         path, data = self.read(name)
         try:
             return json.loads(data, parse_constant=lambda text: text)
         except (ValueError, RecursionError) as error:
             raise EpisodeError(f"{path}: no JSON ({error})") from None
+
+
+def _bench(path: Path) -> dict[str, Any] | None:
+    """What `dexpie bench` wrote beside the figures; None where it did not write this file."""
+    try:
+        content = json.loads(path.read_bytes()) if path.stat().st_size < _LARGEST_BENCH else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("figures"), dict):
+        return None
+    provenance = content.get("provenance")
+    commit = provenance.get("commit", "") if isinstance(provenance, dict) else ""
+    return {
+        "bench": str(content.get("bench", path.stem)),
+        "date": str(content.get("date", "")),
+        "commit": str(commit),
+        "quick": content.get("quick") is True,
+    }
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:

@@ -7,13 +7,24 @@ import { day } from "./words.js";
 export async function show(main) {
   const list = await get("/api/results");
   replace(main, h("h1", {}, "Results"),
-    h("p", { class: "note" }, `report.html and results.json below ${list.roots.join(", ")}`),
+    h("p", { class: "note" }, `report.html, results.json and what dexpie bench wrote, below ${list.roots.join(", ")}`),
     list.files.length ? h("ul", { class: "results" }, list.files.map(item))
-      : h("p", {}, "Nothing yet. `dexpie demo`, `dexpie evaluate` and `dexpie experiment` write reports."));
+      : h("p", {}, "Nothing yet. `dexpie demo`, `dexpie evaluate` and `dexpie experiment` write reports, `dexpie bench` figures."));
+}
+
+// What was measured, one row for each.
+function figures(values) {
+  const shown = (v) => (typeof v === "number" ? `${Number(v.toPrecision(4))}` : typeof v === "object" ? JSON.stringify(v) : String(v));
+  const rows = Object.entries(values).slice(0, 500);
+  return h("table", { class: "figures" }, h("thead", {}, h("tr", {}, ["Figure", "Value"].map((text, i) => h("th", { scope: "col", class: i ? "number" : "" }, text)))),
+    h("tbody", {}, rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name.replaceAll("_", " ")), h("td", { class: "number" }, shown(value))))));
 }
 
 function item(file) {
-  const about = h("span", { class: "note below" }, `${day(file.time)} · ${(file.bytes / 1024).toFixed(0)} kB`);
+  const bench = file.kind === "bench";
+  const when = bench ? [`measured ${file.date}`, file.commit && `commit ${file.commit}`, file.quick && "a quick look only", `${file.folder}/${file.file}`]
+    : [day(file.time), `${(file.bytes / 1024).toFixed(0)} kB`];
+  const about = h("span", { class: "note below" }, when.filter(Boolean).join(" · "));
   if (file.kind === "report") {
     return h("li", {}, h("a", { href: `/report?${new URLSearchParams({ name: file.name })}` }, `${file.folder}/${file.file}`), about);
   }
@@ -21,11 +32,12 @@ function item(file) {
   const details = h("details", { ontoggle: async () => {
     if (!details.open || place.childElementCount) return;
     try {
-      replace(place, tree(await get("/api/figures", { name: file.name }), 0));
+      const values = await get("/api/figures", { name: file.name });
+      replace(place, bench ? figures(values.figures) : tree(values, 0));
     } catch (error) {
       replace(place, h("p", { class: "error", role: "alert" }, error.message));
     }
-  } }, h("summary", {}, `${file.folder}/${file.file}`), place);
+  } }, h("summary", {}, bench ? `Benchmark: ${file.bench}` : `${file.folder}/${file.file}`), place);
   return h("li", {}, details, about);
 }
 
