@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import threading
 import time
 
@@ -12,7 +13,7 @@ pytest.importorskip("starlette", reason="needs the extra `web`: pip install -e '
 
 from web_pages import ask, served
 
-from dexpie_ros.config import ConfigError
+from dexpie_ros.config import ConfigError, save_yaml
 from dexpie_ros.control.session import SessionConfig, StageQuota
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.reader import read_episode
@@ -139,27 +140,58 @@ def test_what_the_recorder_says_of_its_end_is_a_remark(tmp_path):
     assert quality(entry.content) == []
 
 
-def test_quotas_count_as_the_session_does(tmp_path):
-    def record(name, stage, kind, outcome, pair="", **more):
-        recipe = factories.Recipe(steps=3)
-        info = {"stage": stage, "kind": kind, "pair_id": pair, "outcome": outcome}
-        factories.write_episode(tmp_path / name, recipe, **info, **more)
+PLAN = SessionConfig(
+    (StageQuota("reach", episodes=3, pairs=2), StageQuota("place", successes=4)),
+)
 
-    record("a", "reach", "deployment", "failure", "p1")
-    record("b", "reach", "correction", "success", "p1")
-    record("c", "reach", "deployment", "success", "p2")
-    record("d", "reach", "evaluation", "success")
-    record("e", "reach", "deployment", "aborted")
-    record("f", "elsewhere", "deployment", "success")
-    plan = SessionConfig(
-        (StageQuota("reach", episodes=3, pairs=2), StageQuota("place", successes=4)),
-    )
-    reach, place = quotas(plan, Collection(tmp_path))
+
+def record(folder, name, stage, kind, outcome, pair="", **more):
+    info = {"stage": stage, "kind": kind, "pair_id": pair, "outcome": outcome}
+    factories.write_episode(folder / name, factories.Recipe(steps=3), **info, **more)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """For :data:`PLAN`, of one task."""
+    folder = tmp_path_factory.mktemp("recorded")
+    record(folder, "a", "reach", "deployment", "failure", "p1")
+    record(folder, "b", "reach", "correction", "success", "p1")
+    record(folder, "c", "reach", "deployment", "success", "p2")
+    record(folder, "d", "reach", "evaluation", "success")
+    record(folder, "e", "reach", "deployment", "aborted")
+    record(folder, "f", "elsewhere", "deployment", "success")
+    return folder
+
+
+def test_quotas_of_one_task(recorded):
+    reach, place = quotas(PLAN, Collection(recorded))
     assert reach == {
-        "stage": "reach", "have": {"episodes": 3, "pairs": 1}, "wanted": {"episodes": 3, "pairs": 2},
-        "share": 0.75, "complete": False,
+        "task": "bottle", "stage": "reach", "have": {"episodes": 3, "pairs": 1},
+        "wanted": {"episodes": 3, "pairs": 2}, "share": 0.75, "complete": False,
     }  # fmt: skip
     assert place["have"] == {"successes": 0} and place["share"] == 0.0
+    assert [row["task"] for row in quotas(PLAN, [])] == ["", ""]
+
+
+def test_quotas_count_as_the_session_does(recorded, tmp_path):
+    session = pytest.importorskip("dexpie_ros.nodes.session", reason="needs ROS 2")
+    folder = shutil.copytree(recorded, tmp_path / "episodes")
+    # another task in the same place: neither the page nor a session counts it to the first
+    record(folder, "g", "reach", "deployment", "failure", "p1", task="drawer")
+    record(folder, "h", "place", "deployment", "success", task="drawer")
+    record(folder, "i", "place", "deployment", "success", task="")  # of no task: counts for each
+    counted = quotas(PLAN, Collection(folder))
+    assert [(row["task"], row["stage"], *row["have"].values()) for row in counted] == [
+        ("bottle", "reach", 3, 1), ("bottle", "place", 1),
+        ("drawer", "reach", 1, 0), ("drawer", "place", 2),
+    ]  # fmt: skip
+    plan = tmp_path / "plan.yaml"
+    save_yaml(PLAN, plan)
+    for task in ("bottle", "drawer"):
+        wanted = session.SessionParameters(task=task, directory=str(folder), plan=str(plan))
+        rows = [row for row in counted if row["task"] == task]
+        for stage, row in zip(session.resumed(wanted).progress(), rows, strict=True):
+            assert {name: stage.have[name] for name in row["have"]} == row["have"]
 
 
 def test_a_wrong_plan_is_refused_in_words(tmp_path):

@@ -22,6 +22,7 @@ from dexpie_ros.control.session import Finished, SessionConfig, SessionPlan, Sta
 from dexpie_ros.control.session_flow import SessionFlow
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.recording import ENDED_EARLY
+from dexpie_ros.episodes.session_history import session_history
 from dexpie_ros.nodes.base import OK, ContractNode, interface
 from dexpie_ros.nodes.session_guide import SessionGuide
 from dexpie_ros.runtime import declare_config, run_node
@@ -78,16 +79,7 @@ def resumed(p: SessionParameters) -> SessionPlan:
         settings = SessionConfig((quota,), purpose)
     if not p.record or not Path(p.directory).is_dir():
         return SessionPlan(settings)
-    stages = {stage.name for stage in settings.stages}
-    history = [
-        Finished(i.episode_id, i.kind, i.stage, i.seed, i.pair_id, i.outcome, i.cause)
-        for entry in Collection(p.directory)
-        if entry.usable
-        and (i := entry.info).task in ("", p.task)
-        and i.stage in stages
-        and i.kind != "evaluation"
-        and i.outcome
-    ]
+    history = session_history(settings, Collection(p.directory), p.task)
     return SessionPlan(settings, history)
 
 

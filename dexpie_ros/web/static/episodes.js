@@ -212,10 +212,13 @@ const badges = (row) => row.flags.map(([word, story]) => h("span", { class: "fla
 // What the session's plan wants, where `dexpie web --plan` names one.
 function quotas(stages) {
   if (!stages.length) return null;
-  return h("section", { class: "quotas", ariaLabel: "Quotas" }, h("h2", { class: "small" }, "Wanted by the plan"), stages.map(({ stage, have, wanted, share, complete }) =>
-    h("div", { class: "quota" }, h("strong", {}, stage || "all"), complete ? h("span", { class: "good" }, "✓ all there") : null,
-      h("meter", { min: 0, max: 1, value: share, ariaLabel: `${stage || "all"}: ${percent(share)} of what is wanted` }),
-      h("span", { class: "note" }, Object.entries(wanted).map(([name, n]) => `${name} ${have[name]} of ${n}`).join(" · ")))));
+  // A session works on one task; of several, each has its own quotas.
+  const several = new Set(stages.map(({ task }) => task)).size > 1;
+  const called = ({ task, stage }) => [several ? task : "", stage || "all"].filter(Boolean).join(", ");
+  return h("section", { class: "quotas", ariaLabel: "Quotas" }, h("h2", { class: "small" }, "Wanted by the plan"), stages.map((row) =>
+    h("div", { class: "quota" }, h("strong", {}, called(row)), row.complete ? h("span", { class: "good" }, "✓ all there") : null,
+      h("meter", { min: 0, max: 1, value: row.share, ariaLabel: `${called(row)}: ${percent(row.share)} of what is wanted` }),
+      h("span", { class: "note" }, Object.entries(row.wanted).map(([name, n]) => `${name} ${row.have[name]} of ${n}`).join(" · ")))));
 }
 
 // The same figures for every stage of what is filtered.
