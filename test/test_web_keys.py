@@ -82,3 +82,13 @@ def test_caps_lock_makes_no_other_key_of_a_letter(live):
     )
     page.get_by_role("group", name="Why did it fail?").get_by_role("button").first.wait_for()
     ordered(page, orders, [{"action": "emergency_stop"}, {"action": "force"}])
+
+
+def test_space_takes_over_although_a_button_was_clicked(live):
+    page, orders = live
+    for act in (page.get_by_role("button", name="Hold").click, lambda: page.keyboard.press(" "),
+                page.get_by_role("button", name="Aborted").click, lambda: page.keyboard.press("z")):  # fmt: skip
+        with page.expect_response("**/api/live/command*"):
+            act()
+    aborted = {"action": "end", "outcome": "aborted"}
+    assert orders == [{"action": "hold"}, {"action": "toggle"}, aborted, aborted]

@@ -123,6 +123,35 @@ def test_a_refusal_is_told(page, live: LiveGraph) -> None:
     assert "no episode is running" in page.locator("#said").inner_text()
 
 
+def test_the_start_to_be_restored_lies_over_the_live_picture(page, live: LiveGraph) -> None:
+    """A session from the page: a deployment fails, its correction begins at the same start."""
+    live.end()
+    for prompt in ("watch; enter: start", "s: success"):
+        page.keyboard.press("Enter")
+        panel(page, prompt)
+    mode(page, live, Mode.POLICY)
+    live.until(lambda: live.session.phase == 2, "it runs")
+    failed = live.session.episode_id
+    overlay = page.locator(".start-picture")
+    assert not overlay.is_visible()
+    page.keyboard.press("f")
+    page.keyboard.press("2")
+    panel(page, "restore the start of")
+    page.keyboard.press("Enter")
+    panel(page, "its first picture lies over the live one")
+    page.get_by_alt_text(f"how the scene was at the start of {failed}").wait_for()
+    page.wait_for_function(
+        "size => { const e = document.querySelector('.start-picture');"
+        " return e.naturalWidth === size[0] && e.naturalHeight === size[1]; }",
+        arg=[WIDTH, HEIGHT],
+    )
+    page.keyboard.press("Enter")
+    panel(page, "s: success")
+    overlay.wait_for(state="hidden")
+    page.keyboard.press("z")
+    panel(page, "session: idle")
+
+
 def test_stop_and_clear(page, live: LiveGraph) -> None:
     press(page, "Stop")
     mode(page, live, Mode.FAULT)

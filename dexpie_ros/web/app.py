@@ -56,7 +56,7 @@ def make_app(
 ) -> Starlette:
     """The application behind its token. ``plan``: whose quotas the table shows."""
     site = _Site(library, results, plan)
-    live, videos = LiveRoutes(), Videos(library)
+    live, videos = LiveRoutes(library.root), Videos(library)
     page, assets = _assets()
 
     @contextlib.asynccontextmanager

@@ -29,6 +29,7 @@ from dexpie_ros.control.panel import PanelState, panel_lines, read_progress
 from dexpie_ros.control.staleness import StalenessMonitor, StreamConfig
 from dexpie_ros.control.types import Mode
 from dexpie_ros.runtime import prepare_process, qos_profile
+from dexpie_ros.web.start_overlay import StartPicture, planned_start
 
 PHASES = ("idle", "preparing", "running", "finishing")
 WATCHED = tuple(
@@ -151,6 +152,12 @@ class LiveGraph:
             "complaints": complaints,
             "pictures": pictures,
         }
+
+    def start(self) -> StartPicture | None:
+        """The start that the session wants to be restored, where it has a picture of it."""
+        with self._lock:
+            plan = self._newest.get("/session/plan")
+        return None if plan is None else planned_start(plan.data)
 
     def picture(self, camera: str) -> bytes | None:
         """The newest JPEG of a camera."""

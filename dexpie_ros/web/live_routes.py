@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 from dexpie_ros.contract import CAMERAS
 from dexpie_ros.control.keys import BINDINGS, CAUSES, SERVICES, Action
 from dexpie_ros.web.json_requests import SHORT, json_object
+from dexpie_ros.web.start_overlay import read_start, start_file
 
 if TYPE_CHECKING:
     from dexpie_ros.web.live import LiveGraph
@@ -28,9 +30,13 @@ OUTCOMES = ("success", "failure", "aborted")
 
 
 class LiveRoutes:
-    """Holds the one :class:`~dexpie_ros.web.live.LiveGraph`, if there is one."""
+    """Holds the one :class:`~dexpie_ros.web.live.LiveGraph`, if there is one.
 
-    def __init__(self) -> None:
+    ``root``: of the episodes; nothing outside of it is shown.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._lock = threading.Lock()
         self._graph: LiveGraph | None = None
         self._asked = 0.0
@@ -40,6 +46,7 @@ class LiveRoutes:
             Route("/api/live/keys", self.keys),
             Route("/api/live/state", self.state),
             Route("/api/live/picture", self.picture),
+            Route("/api/live/start", self.start),
             Route("/api/live/command", self.command, methods=["POST"]),
         ]
 
@@ -86,7 +93,8 @@ class LiveRoutes:
 
     def state(self, request: Request) -> Response:
         try:
-            return JSONResponse({"ros": True, **self.join().state()})
+            graph = self.join()
+            return JSONResponse({"ros": True, **graph.state(), "start": self._start(graph)})
         except ImportError as error:
             return JSONResponse(
                 {
@@ -103,6 +111,27 @@ class LiveRoutes:
         jpeg = graph.picture(camera) if graph is not None and camera in CAMERAS else None
         if jpeg is None:
             return JSONResponse({"error": f"no picture of camera {camera!r:.40}"}, 404)
+        return Response(jpeg, media_type="image/jpeg")
+
+    def _start(self, graph: LiveGraph) -> dict[str, Any] | None:
+        start = graph.start()
+        if start is None:
+            return None
+        file = start_file(start, self._root)
+        problem = f"{start.path} is not below {self._root}" if file is None else ""
+        return {"episode": start.episode_id, "problem": problem}
+
+    def start(self, request: Request) -> Response:
+        """The picture that the plan names now, if it is of the episode that is asked for."""
+        episode = request.query_params.get("episode", "")
+        with self._lock:
+            graph = self._graph
+        start = graph.start() if graph is not None else None
+        jpeg = None
+        if start is not None and start.episode_id == episode:
+            jpeg = read_start(start, self._root)
+        if jpeg is None:
+            return JSONResponse({"error": f"no picture of the start of {episode!r:.60}"}, 404)
         return Response(jpeg, media_type="image/jpeg")
 
     async def command(self, request: Request) -> Response:

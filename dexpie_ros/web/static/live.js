@@ -3,6 +3,7 @@
 import { address, get, post } from "./api.js";
 import { h, replace, say } from "./dom.js";
 import { bind } from "./keys.js";
+import { StartOverlay } from "./overlay.js";
 
 const EVERY_MS = 200;
 
@@ -45,6 +46,7 @@ export async function show(main) {
   const streams = h("tbody");
   const complaints = h("ul", { class: "complaints" });
   const cameras = ["front", "wrist"].map((camera) => new LiveCamera(camera));
+  const overlay = new StartOverlay(cameras[0].element);
   const command = async (body, text) => {
     try {
       const answer = await post("/api/live/command", {}, body);
@@ -54,10 +56,12 @@ export async function show(main) {
     }
   };
   const { bindings, causes } = await get("/api/live/keys");
+  if (!bindings.some((b) => b.action === "aborted")) bindings.push({ keys: ["z"], action: "aborted", help: "end: aborted, counts for nothing" });
   const ask = h("div", { class: "buttons", role: "group", ariaLabel: "Why did it fail?" });
   const fail = (why) => { ask.replaceChildren(); command({ action: "end", outcome: "failure", cause: why }, `failure: ${why}`); };
   const special = {
     success: () => command({ action: "end", outcome: "success" }, "success"),
+    aborted: () => command({ action: "end", outcome: "aborted" }, "aborted"),
     failure: () => {
       replace(ask, "Why?", causes.map((why, i) => h("button", { type: "button", onclick: () => fail(why) }, `${why} `, h("kbd", {}, `${i + 1}`))),
         h("button", { type: "button", class: "quiet", onclick: () => ask.replaceChildren() }, "not ended"));
@@ -72,6 +76,7 @@ export async function show(main) {
   // The stop works in whatever state the page and the keyboard are.
   const stop = (b) => b.action === "emergency_stop";
   bind(bindings.map((b) => [[...new Set([...b.keys.map(named), ...(stop(b) ? ["X"] : [])])], b.help, act[b.action], { always: stop(b) }]));
+  bind([["o", "the picture of the start over the live one, or not", () => overlay.toggle()]]);
   bind(causes.map((why, i) => [String(i + 1), "", () => { if (ask.childElementCount) fail(why); }]));
   const button = (action, text, style = "") => h("button", { type: "button", class: style, title: help[action] || "", onclick: act[action] }, `${text} `,
     keyOf[action] ? h("kbd", {}, keyOf[action]) : null);
@@ -82,9 +87,9 @@ export async function show(main) {
     plain("Take over", { action: "take" }), plain("Give back", { action: "give" })));
   const heads = ["Stream", "Health", "Hz", "Hz on the robot", "Age"].map((text, i) => h("th", { scope: "col", class: i > 1 ? "number" : "" }, text));
   const body = h("div", { class: "live" }, top,
-    h("div", { class: "cameras" }, cameras.map((camera) => camera.element)),
+    h("div", { class: "live-pictures" }, h("div", { class: "cameras" }, cameras.map((camera) => camera.element)), overlay.element),
     h("div", { class: "live-side" }, panel, complaints,
-      group("Episode", button("start", "Start episode"), button("success", "✓ Success"), button("failure", "✗ Failure"), plain("– Aborted", { action: "end", outcome: "aborted" }),
+      group("Episode", button("start", "Start episode"), button("success", "✓ Success"), button("failure", "✗ Failure"), button("aborted", "– Aborted"),
         button("re_record", "Record again"), button("next_stage", "Next stage")),
       ask,
       group("Who drives", button("toggle", "Toggle"), button("align", "Align, then take over"), button("force", "Take over out of alignment"),
@@ -92,6 +97,11 @@ export async function show(main) {
       group("Operator's hand", button("calibrate", "Calibrate"), button("clutch", "Clutch"))),
     h("div", { class: "scroll", tabIndex: 0, role: "region", ariaLabel: "Streams" },
       h("table", {}, h("caption", {}, "Streams"), h("thead", {}, h("tr", {}, heads)), streams)));
+  // Who clicks a button and then presses space means the takeover, not that button again.
+  body.addEventListener("click", (event) => {
+    const clicked = event.detail > 0 && event.target.closest("button, .check input");
+    if (clicked && clicked === document.activeElement) clicked.blur();
+  });
   replace(main, h("h1", {}, "Live"), note, body);
   const look = async () => {
     let state;
@@ -116,6 +126,7 @@ export async function show(main) {
     replace(streams, state.streams.map((row) => h("tr", {}, h("td", {}, row.name), h("td", { class: ["fresh"].includes(row.health) ? "good" : row.health === "missing" ? "soft" : "bad" }, row.health),
       h("td", { class: "number" }, row.rate.toFixed(1)), h("td", { class: "number" }, row.nominal || "–"), h("td", { class: "number" }, row.age === null ? "–" : `${row.age.toFixed(2)} s`))));
     for (const camera of cameras) camera.update(state);
+    overlay.update(state);
   };
   const loop = async () => {
     // A hidden tab asks for nothing; the server then leaves the graph.
