@@ -29,7 +29,7 @@ from dexpie_ros.nodes.observations import ObservationBuffer
 from dexpie_ros.policy.asynchronous import AsyncConfig, AsyncPolicy
 from dexpie_ros.policy.policy import Policy
 from dexpie_ros.realtime import prefer_process
-from dexpie_ros.runtime import declare_config, run_node
+from dexpie_ros.runtime import abort, declare_config, run_node
 
 
 @config
@@ -213,11 +213,16 @@ class PolicyServer(ContractNode):
 
     def _work(self) -> None:
         """Robot: infer in this thread from the newest observation not younger than the step."""
-        while (step := self._steps.get()) is not None:
-            observation = self._buffer.at(step.time_ns, read_robot_state)
-            observation = observation or self._buffer.newest(read_robot_state)
-            if observation is not None:
-                self._answer(step, observation)
+        try:
+            while (step := self._steps.get()) is not None:
+                observation = self._buffer.at(step.time_ns, read_robot_state)
+                observation = observation or self._buffer.newest(read_robot_state)
+                if observation is not None:
+                    self._answer(step, observation)
+        except Exception as error:  # noqa: BLE001
+            # A thread that ends unseen would leave a node that shows signs of life and no chunks:
+            # the robot would hold for ever. As a crash the node is started again.
+            abort(error)
 
     def _answer(self, step: ControlStep, observation: Observation) -> None:
         chunk = self._async.step(step, observation)

@@ -8,7 +8,7 @@ all methods see the same windows in the same order.
 from __future__ import annotations
 
 import copy
-import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -28,6 +28,16 @@ from dexpie_ros.config import config
 from dexpie_ros.policy.actor import Actor, Batch
 from dexpie_ros.policy.diffusion import draw
 from dexpie_ros.training.checkpoint import Checkpoint
+from dexpie_ros.training.interrupts import between_steps
+from dexpie_ros.training.reporting import Progress, Report
+
+__all__ = ["Data", "Loop", "LoopConfig", "Progress", "Result", "TrainingError"]
+
+_log = logging.getLogger(__name__)
+
+
+class TrainingError(ValueError):
+    """A run that cannot go on; says where it stands and what to do."""
 
 
 @config
@@ -53,19 +63,6 @@ class LoopConfig:
     log_every: Annotated[int, Field(ge=1)] = 50
     device: Literal["auto", "cpu"] = "auto"
     tensorboard: bool = False
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands."""
-
-    step: int
-    total: int
-    loss: float
-    """Mean since the last report."""
-    learning_rate: float
-    samples_per_s: float
-    remaining_s: float
 
 
 class Data(Protocol):
@@ -156,31 +153,43 @@ class Loop:
             named[n] for n, p in self.actor.named_parameters() if p.requires_grad
         ]
         self.step = 0
+        self._torn = False
+        self._bad_step = 0
+        self._health: list[Tensor] = []
+        """Loss + norm of the gradient of the steps since the last look at them."""
         self.checkpoint = None if folder is None else Checkpoint(folder / "checkpoint.safetensors")
         if self.checkpoint is not None and self.checkpoint.exists():
             self.step = self.checkpoint.load(self.actor, self.average, self.optimizer)
 
     def run(self, data: Data, progress: Callable[[Progress], None] | None = None) -> Result:
-        """Train to the end. An interrupt saves a checkpoint first; the next run resumes there."""
+        """Train to the end. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt;
+        the next run resumes there.
+
+        Raises TrainingError where the loss or its gradient is not finite: nothing is saved then, so
+        the last good checkpoint stays.
+        """
         settings, total = self.settings, total_steps(self.settings, len(data))
         generator = torch.Generator(self.device)
         losses: list[Tensor] = []
         began, first = time.perf_counter(), self.step
-        report = _Report(self.folder, settings, self.accelerator.is_main_process, progress)
+        report = Report(self.folder, settings, self.accelerator.is_main_process, progress)
         try:
-            while self.step < total:
-                rate = learning_rate(settings, self.step, total)
-                losses.append(self._update(data, generator, rate))
-                self.step += 1
-                if self.step % settings.log_every == 0 or self.step == total:
-                    since = max(time.perf_counter() - began, 1e-9)
-                    report.write(self.step, total, first, losses, rate, since)
-                if self.step % settings.checkpoint_every == 0 and self.step < total:
-                    self.save()
+            with between_steps() as interrupted:
+                while self.step < total:
+                    rate = learning_rate(settings, self.step, total)
+                    losses.append(self._update(data, generator, rate))
+                    if self.step % settings.log_every == 0 or self.step == total:
+                        self._check()
+                        since = max(time.perf_counter() - began, 1e-9)
+                        report.write(self.step, total, first, losses, rate, since)
+                    if self.step % settings.checkpoint_every == 0 and self.step < total:
+                        self.save()
+                    if interrupted():
+                        raise KeyboardInterrupt
         finally:
             # Also on an interrupt: nothing learned is lost.
-            self.save()
             report.close()
+            self._save_if_whole()
         seconds = max(time.perf_counter() - began, 1e-9)
         values = torch.stack(losses).float().cpu().numpy() if losses else np.zeros(0, np.float32)
         return Result(self.average, values, (self.step - first) * settings.batch_size / seconds)
@@ -191,11 +200,45 @@ class Loop:
         return rows[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def save(self) -> None:
-        """Write the checkpoint, if this process is the one that writes."""
+        """Write the checkpoint, if this process is the one that writes.
+
+        Raises TrainingError where there is nothing good to write; the file stays as it is.
+        """
+        self._check()
+        if self._torn:
+            raise TrainingError(
+                f"step {self.step + 1} was broken off half-way; the checkpoint before it stays"
+            )
         if self.checkpoint is not None and self.accelerator.is_main_process:
             origin = self.actor.encoder.origin if self.actor.encoder is not None else ""
             self.checkpoint.save(
                 self.step, self.actor, self.average, self.optimizer, {"encoder_origin": origin}
+            )
+
+    def _save_if_whole(self) -> None:
+        """What is left to do when the loop ends, for whatever reason: must not hide that reason."""
+        try:
+            self.save()
+        except TrainingError as error:
+            _log.warning("not saved: %s", error)
+
+    def _check(self) -> None:
+        """Raise TrainingError where a step since the last look gave a loss that is not finite.
+
+        The values are looked at in bulk: each look makes a GPU wait.
+        """
+        if self._health:
+            good = torch.isfinite(torch.stack(self._health)).cpu().numpy()
+            if not good.all():
+                self._bad_step = self.step - len(good) + int(np.argmin(good)) + 1
+            self._health.clear()
+        if self._bad_step:
+            kept = self.checkpoint is not None and self.checkpoint.exists()
+            raise TrainingError(
+                f"step {self._bad_step}: the loss or its gradient is not finite"
+                + (f"; {self.checkpoint.path} holds the last good step" if kept else "")  # type: ignore[union-attr]
+                + "; look for outliers in the data, or lower loop.learning_rate and train into "
+                "another folder"
             )
 
     def _update(self, data: Data, generator: torch.Generator, rate: float) -> Tensor:
@@ -216,55 +259,16 @@ class Loop:
             loss: Tensor = self.network(batch, draws, generator)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.trained, settings.grad_clip, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, settings.grad_clip, foreach=True)
+        self._health.append((loss.detach() + norm).float())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # From here to the end weights, moments, average and step are not of one moment.
+        self._torn = True
         self.optimizer.step()
         with torch.no_grad():
             decay = ema_decay(settings, self.step)
             torch._foreach_lerp_(self._averaged, self.trained, 1.0 - decay)
+        self.step += 1
+        self._torn = False
         return loss.detach()
-
-
-class _Report:
-    """Progress to the caller, to metrics.jsonl and, if wanted, to TensorBoard."""
-
-    def __init__(
-        self,
-        folder: Path | None,
-        settings: LoopConfig,
-        main: bool,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.settings = settings
-        self.progress = progress if main else None
-        self.file = None if folder is None or not main else folder / "metrics.jsonl"
-        self.board = None
-        if settings.tensorboard and self.file is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(self.file.parent / "tensorboard"))  # type: ignore[no-untyped-call]
-        self._reported = 0
-
-    def write(
-        self, step: int, total: int, first: int, losses: list[Tensor], rate: float, since: float
-    ) -> None:
-        loss = float(torch.stack(losses[self._reported :]).float().mean())
-        self._reported = len(losses)
-        speed = (step - first) / since
-        now = Progress(
-            step, total, loss, rate, speed * self.settings.batch_size, (total - step) / speed
-        )
-        if self.file is not None:
-            row = {"step": step, "loss": loss, "lr": rate, "samples_per_s": now.samples_per_s}
-            with open(self.file, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
-        if self.board is not None:
-            self.board.add_scalar("loss", loss, step)  # type: ignore[no-untyped-call]
-            self.board.add_scalar("learning_rate", rate, step)  # type: ignore[no-untyped-call]
-        if self.progress is not None:
-            self.progress(now)
-
-    def close(self) -> None:
-        if self.board is not None:
-            self.board.close()  # type: ignore[no-untyped-call]
