@@ -200,6 +200,28 @@ def test_misses_and_false_alarms_have_their_rates() -> None:
     assert 0.35 < alarms / 300 < 0.6
 
 
+@pytest.mark.parametrize(("miss", "expected"), [(0.0, "trigger forewarned"), (1.0, "")])
+def test_a_start_that_timed_out_is_remembered_unless_the_person_misses_it(
+    cell: Cell, miss: float, expected: str
+) -> None:
+    """Watched again, it takes over before the moment at which the same start timed out."""
+    settings = OperatorConfig(
+        role="judge", limit=4.0, attention=AttentionConfig(miss=miss, lapse=0.0, stall=60.0)
+    )
+    operator = Operator(settings, 0)
+    still = practise(cell, operator, 4, policy=lambda s: Command(s.robot.tcp, s.robot.hand))
+    assert (still.outcome, still.cause) == ("failure", "timeout")
+    operator.config = with_role(settings, "supervise")
+    again = practise(
+        cell, operator, 4, policy=lambda s: Command(s.robot.tcp, s.robot.hand), limit=120
+    )
+    said = [(k, o.note) for k, o in enumerate(again.outputs) if o.note.startswith("trigger")]
+    assert [note for _, note in said] == ([expected] if expected else [])
+    if said:  # one to 2.2 s before, seen 0.12 s late
+        assert 100 - 55 <= said[0][0] <= 100 - 25 + 4
+    assert (again.takeovers > 0) == bool(expected)
+
+
 def test_loses_control_and_takes_it_again(cell: Cell) -> None:
     operator = Operator(OperatorConfig(), 0)
     state = cell.reset(0)

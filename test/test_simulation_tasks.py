@@ -285,6 +285,7 @@ def test_benchmark_carries_the_promised_figures() -> None:
     for task in ("bottle", "drawer", "box"):
         assert figures[f"{task}_expert_success"] >= 0.5
         assert float(figures[f"{task}_expert_realtime"]) > 0
+    assert float(figures["policy_realtime"]) > 0
 
 
 def test_pictures_show_each_task(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ class Attention:
 
     def __init__(self, config: AttentionConfig, rng: np.random.Generator, step_s: float = 0.04):
         self.config, self._rng, self._step_s = config, rng, step_s
-        self._asleep = bool(rng.uniform() < config.miss)
+        self.asleep = bool(rng.uniform() < config.miss)
+        """Does not intervene in this episode, whatever happens."""
         self._best, self._idle = np.inf, 0
         self._cause, self._wait = "", 0
         self.delay_s = 0.0
@@ -59,7 +60,7 @@ class Attention:
             self._best, self._idle = progress, 0
         self._idle += 1
         alarm = self._rng.uniform() < c.false_alarm * self._step_s
-        if self._asleep:
+        if self.asleep:
             return ""
         if not self._cause:
             if not signal and self._idle * self._step_s > c.stall:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import get_args
 
+import numpy as np
+
 from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.simulation.cell import Cell, CellConfig, TaskName
 from dexpie_ros.simulation.expert import Expert
@@ -24,18 +26,20 @@ TASKS: tuple[TaskName, ...] = get_args(TaskName)
 
 
 def bench_simulation(quick: bool = False) -> dict[str, float | str]:
-    """Speeds of rollouts, physics, scene set-up and cameras. Takes about 5 s (quick) or 30 s.
+    """Speeds of rollouts, physics, scene set-up and cameras. Takes about 10 s (quick) or 3 minutes.
 
     ``<task>_expert_realtime``: demonstrations through the whole lockstep loop (operator, tracker,
     glove, teleop, arbiter, limits, physics), nothing recorded. ``expert_realtime`` is task A's.
-    ``<task>_expert_success`` is the share of them that succeeded.
+    ``<task>_expert_success`` is the share of them that succeeded. ``policy_realtime``: episodes of
+    task A in which an untrained policy of the preset `cpu` drives, asynchronously, with guidance.
     """
-    episodes = 4 if quick else 20
-    figures: dict[str, float | str] = {"opengl": BACKEND}
+    episodes = 4 if quick else 200
+    figures: dict[str, float | str] = {"opengl": BACKEND, "expert_episodes": episodes}
     for task in TASKS:
         figures.update(_rollouts(CellConfig(task=task), episodes))
     figures["expert_realtime"] = figures["bottle_expert_realtime"]
-    figures.update(_physics(episodes))
+    figures["policy_realtime"] = _policy(2 if quick else 20)
+    figures.update(_physics(4 if quick else 20))
     figures.update(_scenes(2 if quick else 5))
     if BACKEND:
         figures.update(_cameras(10 if quick else 100))
@@ -68,6 +72,38 @@ def _rollouts(cell: CellConfig, episodes: int) -> dict[str, float | str]:
         f"{cell.task}_expert_success": len(good) / episodes,
         f"{cell.task}_expert_median_s": statistics.median(good) * _STEP_S if good else float("nan"),
     }
+
+
+def _policy(episodes: int) -> float:
+    """Realtime factor of deployment; what the weights are does not matter to the time it takes."""
+    import torch
+
+    from dexpie_ros.policy.actor import Actor
+    from dexpie_ros.policy.normalizer import Normalizer
+    from dexpie_ros.policy.policy import Policy
+    from dexpie_ros.policy.presets import preset
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    config = preset("cpu")
+    torch.manual_seed(0)
+    actor = Actor(config)
+    with torch.no_grad():  # a fresh network may give parallel rot6d columns: stay near no turn
+        actor.denoiser.output.bias.view(config.action.horizon, -1)[:, [3, 7]] = 2.0  # type: ignore[union-attr,index]
+    size = config.observation.size
+    normalizer = Normalizer(0.05, True, np.zeros(size), np.ones(size))
+    policy = Policy(config, actor, normalizer, policy_id="untrained")
+    runner = LockstepRunner(LockstepConfig(), policy)
+
+    def work() -> int:
+        return sum(runner.run(Task("evaluation", seed)).steps for seed in range(episodes))
+
+    try:
+        steps, cpu, _ = _timed(work)
+    finally:
+        runner.close()
+        torch.set_num_threads(threads)
+    return steps * _STEP_S / cpu
 
 
 def _physics(episodes: int) -> dict[str, float | str]:

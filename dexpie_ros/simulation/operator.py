@@ -205,7 +205,8 @@ class Operator:
         if seen.failure:
             signal = ""
         cause = self._attention.watch(signal, progress)
-        if not cause and self._warned is not None and seen.scene_tick >= self._warned:
+        warned = self._warned is not None and seen.scene_tick >= self._warned
+        if not cause and warned and not self._attention.asleep:
             self._doing = "align"
             return "trigger forewarned"
         if cause:
@@ -291,11 +292,12 @@ class Operator:
                 self._ending = ("success", "")
             elif state.failure:
                 self._ending = ("failure", state.reason)
-                self.remember(self._seed, state.scene_tick)
             elif state.scene_tick >= self._deadline:
                 self._ending = ("failure", "timeout")
             if self._ending is None:
                 return "", ""
+            if self._ending[0] == "failure":
+                self.remember(self._seed, state.scene_tick)
             self._countdown = round(self.config.declare_delay / 0.04)
         self._countdown -= 1
         return self._ending if self._countdown == -1 else ("", "")
