@@ -42,6 +42,8 @@ class Recipe:
     start_ns: int = START_NS
     simulated: bool = True
     events: tuple[tuple[int, str], ...] = ()
+    alignment: tuple[tuple[int, float, tuple[float, ...]], ...] = ()
+    """(step, degrees, six differences of opening); the limits are 20 degrees and 0.3."""
     info: dict[str, object] = field(default_factory=dict)
 
 
@@ -142,6 +144,11 @@ def write_episode(
                 topic = f"/camera/{camera}/color/image_raw/compressed"
                 write(topic, stamp, bag.compressed_image(stamp, camera, encode_jpeg(image, 95)))
         write("/control/step", stamp, bag.control_step(control_step(recipe, k)))
+    for k, degrees, fingers in recipe.alignment:
+        stamp, angle = recipe.start_ns + k * STEP_NS, np.radians(degrees)
+        near = bool(degrees <= 20 and np.all(np.abs(fingers) <= 0.3))
+        message = bag.alignment(stamp, angle, np.array(fingers), np.radians(20), 0.3, near)
+        write("/teleop/alignment", stamp, message)
     for k, text in recipe.events:
         write("/simulation/events", recipe.start_ns + k * STEP_NS, bag.text(text))
     for stamp, topic, cdr in sorted(pending, key=lambda item: item[0]):

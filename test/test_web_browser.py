@@ -120,6 +120,30 @@ def test_labels_have_lanes(where, window):
         assert page.locator(".lane-advantage .level.dashed").count() == 1
 
 
+def test_alignment_tells_what_is_in_the_way(root, where, window):
+    unknown = (0.1, float("nan"), 0.0, 0.0, 0.0, 0.0)
+    off = ((0, 2.0, (0.1, 0.0, 0.0, -0.42, 0.0, 0.35)), (5, 2.0, (0.05,) * 6), (10, 31.0, unknown))
+    recipe = factories.Recipe(steps=20, alignment=off)
+    factories.write_episode(root / "e6-off", recipe)
+    told = ["2°, index 0.42 more closed: not aligned", "2°, little 0.05 more open: aligned",
+            "31°, fingers unknown: not aligned"]  # fmt: skip
+    with opened(window, where, "/episode?id=e6-off") as page:
+        page.locator(".lane-alignment").wait_for()
+        for step, text in zip((0, 7, 12), told, strict=True):
+            page.get_by_label("Control step").fill(str(step))
+            page.locator(".lane-alignment .now").get_by_text(text, exact=True).wait_for()
+        curves = page.locator(".lane-alignment path.curve")
+        assert curves.count() == 2
+        limit = float(page.locator(".lane-alignment .level").get_attribute("y1"))
+        wrist, fingers = (
+            [float(pair.split()[1]) for pair in re.split("[ML]", curve.get_attribute("d"))[1:]]
+            for curve in curves.all()
+        )
+        # higher is a smaller y: what is above the limit is the reason
+        assert [y < limit for y in wrist] == [False, False, True]
+        assert [y < limit for y in fingers] == [True, False]
+
+
 def test_a_video_is_made_while_one_looks(where, window, tmp_path):
     with opened(window, where, "/episode?id=e1-failed") as page:
         with page.expect_download() as download:
@@ -219,6 +243,37 @@ def test_compare_a_failure_with_its_correction(where, window):
             for name in ("human", "policy")
         )
         assert human >= 2 * policy
+
+
+def test_compare_any_two_policies_on_one_start(root, where, window):
+    for number, name in enumerate(("bc", "dagger", "dexpie")):
+        recipe = factories.Recipe(steps=20 + 5 * number, seed=7)
+        info = {"kind": "evaluation", "stage": "reach", "policy_id": f"runs/{name}/policy"}
+        factories.write_episode(root / f"f-{name}", recipe, **info)
+    # not of this start, or nobody's policy
+    factories.write_episode(root / "f-other", factories.Recipe(steps=5, seed=8), kind="evaluation")
+    with opened(window, where, "/compare") as page:
+        heads = page.locator(".two section h2")
+        which = page.get_by_label("Which two")
+        starts = [text for text in which.locator("option").all_inner_texts() if "start" in text]
+        assert starts == ["start bottle reach 7: bc, dagger, dexpie"]
+        which.select_option(starts[0])
+        page.wait_for_function("() => document.querySelector('.two h2')?.textContent === 'f-bc'")
+        assert heads.all_inner_texts() == ["f-bc", "f-dagger"]
+        policies = page.locator(".two section > p").all_inner_texts()
+        assert "evaluation, bc" in policies[0] and "evaluation, dagger" in policies[1]
+        page.get_by_label("Left").select_option("f-dagger")
+        page.get_by_label("Right").select_option("f-dexpie")
+        page.wait_for_url("**/compare?a=f-dagger&b=f-dexpie")
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.two h2')].map(e => e.textContent).join() === 'f-dagger,f-dexpie'"
+        )
+        page.keyboard.press("End")
+        page.locator(".time", has_text="step 29").wait_for()  # the clock of the longer one
+        page.reload()
+        ready(page)
+        assert heads.all_inner_texts() == ["f-dagger", "f-dexpie"], "the address says which"
+        assert page.get_by_label("Right").input_value() == "f-dexpie"
 
 
 def test_results(root, where, window):

@@ -92,7 +92,9 @@ def _labels(episode: Episode, problems: list[str]) -> dict[str, Any]:
 def _stamped(
     bag: BagReader, topic: str, kind: str, start: int, problems: list[str]
 ) -> dict[str, Any]:
-    """Latency of chunks in ms, or angle of alignment in degrees with its limit."""
+    """Latency of chunks in ms; or the alignment: angle in degrees and the finger that is farthest
+    off (opening, the operator's minus the robot's; None where the glove is unknown), with limits.
+    """
     if not len(bag.messages.get(topic, ())):
         return {}
     try:
@@ -108,10 +110,16 @@ def _stamped(
         latency = latency + table.scalar("latency.nanosec", np.float64) / 1e6
         return {"seconds": seconds, "ms": _short(latency, 2)}
     angle = np.degrees(table.scalar("angle", np.float64))
+    fingers = table.table(("hand_difference",))
+    # a NaN counts as the farthest, as it does at the gate
+    worst = np.argmax(np.abs(fingers), axis=1)
     return {
         "seconds": seconds,
         "deg": _short(angle, 1),
         "limit": round(float(np.degrees(table.scalar("angle_limit", np.float64)[0])), 1),
+        "finger": worst.tolist(),
+        "off": _short(fingers[np.arange(len(fingers)), worst], 2),
+        "off_limit": round(float(table.scalar("hand_limit", np.float64)[0]), 2),
         "aligned": table.scalar("aligned", np.uint8).astype(int).tolist(),
     }
 

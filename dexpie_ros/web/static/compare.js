@@ -10,36 +10,48 @@ import { link, outcome, policy } from "./words.js";
 export async function show(main, query) {
   const { episodes } = await get("/api/episodes");
   const whole = episodes.filter((row) => row.status !== "broken");
-  const pairs = [...pairsOf(whole), ...startsOf(whole)];
-  let chosen = pairs.findIndex((pair) => query.get("pair") && pair.key === query.get("pair"));
-  if (query.get("a") && query.get("b")) {
-    const of = (name) => whole.find((row) => row.name === name);
-    const [a, b] = [of(query.get("a")), of(query.get("b"))];
-    if (a && b) { pairs.unshift({ text: `${a.id} and ${b.id}`, a, b }); chosen = 0; }
+  const groups = [...pairsOf(whole), ...startsOf(whole)];
+  let group = groups.find(({ pair }) => query.get("pair") && pair === query.get("pair")) || groups[0];
+  const [a, b] = ["a", "b"].map((side) => whole.find((row) => row.name === query.get(side)));
+  if (a && b) {
+    group = groups.find(({ members }) => members.includes(a) && members.includes(b));
+    if (!group) groups.unshift(group = { text: `${a.id} and ${b.id}`, members: [a, b], a, b });
   }
-  if (!pairs.length) {
+  if (!groups.length) {
     replace(main, h("h1", {}, "Compare"), h("p", {}, "Nothing to compare: no two episodes share a pair id, or a start (seed) with different policies."));
     return;
   }
   const place = h("div", { class: "compare" });
-  const select = choice(pairs.map((pair, i) => [String(i), pair.text]), String(Math.max(0, chosen)), (i) => open(place, pairs[Number(i)]));
-  replace(main, h("h1", {}, "Compare"), field("Which two", select), place);
+  const sides = h("div", { class: "sides" });
+  // Of a group any two: its first and second choice unless others are named.
+  const enter = (chosen, left = chosen.a, right = chosen.b) => {
+    const side = (text, row, run) => field(text, choice(chosen.members.map((m) => [m.name, called(m)]), row.name,
+      (name) => run(chosen.members.find((m) => m.name === name))));
+    replace(sides, chosen.members.length < 3 ? null : [
+      side("Left", left, (row) => { left = row; open(place, chosen, left, right); }),
+      side("Right", right, (row) => { right = row; open(place, chosen, left, right); })]);
+    return open(place, chosen, left, right);
+  };
+  const select = choice(groups.map(({ text }, i) => [String(i), text]), String(groups.indexOf(group)), (i) => enter(groups[Number(i)]));
+  replace(main, h("h1", {}, "Compare"), field("Which two", select), sides, place);
   const other = (by) => {
-    select.value = String(Math.max(0, Math.min(pairs.length - 1, Number(select.value) + by)));
-    open(place, pairs[Number(select.value)]);
+    select.value = String(Math.max(0, Math.min(groups.length - 1, Number(select.value) + by)));
+    enter(groups[Number(select.value)]);
   };
   bind([["j", "next two", () => other(1), { held: true }], ["k", "the two before", () => other(-1), { held: true }]]);
   playerKeys(shared, bind);
-  await open(place, pairs[Math.max(0, chosen)]);
+  await (a && b ? enter(group, a, b) : enter(group));
 }
+
+const called = (row) => `${policy(row.policy) || "no policy"}: ${row.id}, ${row.kind}, ${row.outcome || "not judged"}`;
 
 // A failed episode first, then what was recorded to correct it.
 function pairsOf(rows) {
   const groups = gather(rows.filter((row) => row.pair), (row) => row.pair);
-  return [...groups].flatMap(([key, members]) => {
-    const correction = members.find((row) => row.kind === "correction");
-    const failed = members.find((row) => row !== correction);
-    return correction && failed ? [{ key, text: `${key}: ${failed.id} (${failed.outcome || "?"}) and its correction`, a: failed, b: correction }] : [];
+  return [...groups].flatMap(([pair, members]) => {
+    const b = members.find((row) => row.kind === "correction");
+    const a = members.find((row) => row !== b);
+    return a && b ? [{ pair, text: `${pair}: ${a.id} (${a.outcome || "?"}) and its correction`, members, a, b }] : [];
   });
 }
 
@@ -49,15 +61,19 @@ function gather(rows, by) {
   return groups;
 }
 
+// Several policies from one start, in the order of their recording.
 function startsOf(rows) {
   const starts = rows.filter((row) => row.seed >= 0 && ["deployment", "evaluation"].includes(row.kind));
   const groups = gather(starts, (row) => `${row.task} ${row.stage} ${row.seed}`);
   return [...groups].flatMap(([key, members]) => {
-    const first = members[0];
-    return members.filter((row) => row.policy !== first.policy).map((row) => ({
-      key: "", text: `start ${key.trim()}: ${policy(first.policy) || "no policy"} and ${policy(row.policy) || "no policy"}`, a: first, b: row }));
+    const a = members[0];
+    const b = members.find((row) => row.policy !== a.policy);
+    const names = [...new Set(members.map((row) => policy(row.policy) || "no policy"))];
+    return b ? [{ text: `start ${key.trim().replace(/ +/g, " ")}: ${names.join(", ")}`, members, a, b }] : [];
   });
 }
+
+let turns = 0;
 
 // One clock for both: the longer one's. The keys hold on to it over changes of the pair.
 const shared = {
@@ -66,12 +82,16 @@ const shared = {
   get step() { return this.player?.step ?? 0; }, get last() { return this.player?.last ?? 0; },
 };
 
-async function open(place, pair) {
+async function open(place, group, a, b) {
+  const turn = ++turns;
   shared.player?.toggle(false);
-  const address = new URLSearchParams(pair.key ? { pair: pair.key } : { a: pair.a.name, b: pair.b.name });
+  const usual = group.pair && a === group.a && b === group.b;
+  const address = new URLSearchParams(usual ? { pair: group.pair } : { a: a.name, b: b.name });
   history.replaceState(null, "", `?${address}`);
   place.setAttribute("aria-busy", "true");
-  const both = await Promise.all([pair.a, pair.b].map((row) => get("/api/series", { episode: row.name }).catch((error) => ({ error: error.message }))));
+  const both = await Promise.all([a, b].map((row) => get("/api/series", { episode: row.name }).catch((error) => ({ error: error.message }))));
+  if (turn !== turns) return; // meanwhile two others were asked for
+  place.removeAttribute("aria-busy");
   const readable = both.filter((series) => !series.error);
   if (!readable.length) {
     replace(place, both.map((series) => h("div", { class: "error", role: "alert" }, series.error)));
@@ -80,9 +100,8 @@ async function open(place, pair) {
   const longest = readable.reduce((a, b) => (b.steps > a.steps ? b : a));
   const clock = new Player(longest.seconds, longest.step_s);
   shared.player = clock;
-  const columns = both.map((series, i) => column([pair.a, pair.b][i], series, clock, both[1 - i]));
+  const columns = both.map((series, i) => column([a, b][i], series, clock, both[1 - i]));
   replace(place, controls(clock), h("div", { class: "two" }, columns));
-  place.removeAttribute("aria-busy");
 }
 
 function column(row, series, clock, beside) {

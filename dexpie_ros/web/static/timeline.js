@@ -227,12 +227,19 @@ function build(series, labels, other, otherLabels) {
   };
   const { alignment, latency } = series;
   if (alignment.seconds?.length) {
-    const y = scale(both((of) => [of.alignment.deg || [], [alignment.limit]]), 0);
-    lanes.push(lane("Alignment", "wrist, deg", `angle between operator and robot, limit ${alignment.limit}`, [
-      level(alignment.limit, y, total, "dashed"), curve(alignment.seconds, alignment.deg, y, "one")], (i) => {
+    // Both as shares of their limits: whatever is above the dashed line is why it is not aligned.
+    const wrist = ({ deg = [], limit }) => deg.map((v) => (v === null ? null : v / limit));
+    const fingers = ({ off = [], off_limit: limit }) => off.map((v) => (v === null ? null : Math.abs(v) / limit));
+    const y = scale([...both((of) => [wrist(of.alignment), fingers(of.alignment)]), [1]], 0);
+    lanes.push(lane("Alignment", "share of limit", `angle between operator and robot, limit ${alignment.limit} degrees, and largest difference of a finger, limit ${alignment.off_limit}`, [
+      level(1, y, total, "dashed"), curve(alignment.seconds, wrist(alignment), y, "one"), curve(alignment.seconds, fingers(alignment), y, "ink")], (i) => {
       const k = newest(alignment.seconds, i);
-      return k < 0 ? "–" : `${fixed(alignment.deg[k], 0, "°")} ${alignment.aligned[k] ? "aligned" : "not aligned"}`;
-    }, [], y.limits));
+      if (k < 0) return "–";
+      const off = alignment.off[k];
+      const finger = off === null ? "fingers unknown"
+        : `${series.hand_names[alignment.finger[k]]} ${Math.abs(off).toFixed(2)} ${off < 0 ? "more closed" : "more open"}`;
+      return `${fixed(alignment.deg[k], 0, "°")}, ${finger}: ${alignment.aligned[k] ? "aligned" : "not aligned"}`;
+    }, [["line one", `wrist, of ${alignment.limit}°`], ["line ink", `worst finger, of ${alignment.off_limit}`]], y.limits));
   }
   if (latency.seconds?.length) {
     const y = scale(both((of) => [of.latency.ms || []]), 0);
