@@ -1,5 +1,11 @@
 """A policy on disk: round trip, and refusal of whatever does not fit, with a sentence."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -7,6 +13,7 @@ from policies import tiny_config, tiny_policy
 
 from dexpie_ros import geometry
 from dexpie_ros.config import ConfigError
+from dexpie_ros.policy import files
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy, PolicyError
 from dexpie_ros.policy.settings import InferenceSettings
@@ -64,6 +71,81 @@ def test_a_failed_save_leaves_the_old_policy(saved, monkeypatch):
     monkeypatch.undo()
     assert Policy.load(saved).policy_id == before
     assert [p.name for p in saved.parent.iterdir()] == ["policy"]
+
+
+@pytest.fixture(params=["exchange", "two renames"])
+def way(request, monkeypatch):
+    if request.param == "two renames":  # as on a file system that cannot exchange
+        monkeypatch.setattr(files, "_exchange", lambda fresh, directory: False)
+    return request.param
+
+
+def test_both_ways_of_replacing_leave_nothing_behind(saved, way):
+    newer = tiny_policy(seed=1)
+    newer.save(saved)
+    assert Policy.load(saved).policy_id == newer.policy_id
+    assert [p.name for p in saved.parent.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_the_old_policy_is_put_back_where_the_new_one_cannot_take_its_place(
+    saved, error, monkeypatch
+):
+    before = Policy.load(saved).policy_id
+    rename = os.rename
+
+    def fail(source, target):
+        if Path(target) == saved and not Path(source).name.endswith(".old"):
+            raise error("no")
+        rename(source, target)
+
+    monkeypatch.setattr(files, "_exchange", lambda fresh, directory: False)
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(error):
+        tiny_policy(seed=1).save(saved)
+    assert Policy.load(saved).policy_id == before
+    assert [p.name for p in saved.parent.iterdir()] == ["policy"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dexpie_ros.policy import files
+calls = 0
+def dying(inner):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inner(*arguments, **options)
+    return call
+if sys.argv[2] == "two renames":
+    files._exchange = lambda fresh, directory: False
+os.rename, files._exchange = dying(os.rename), dying(files._exchange)
+files.shutil.rmtree = dying(files.shutil.rmtree)
+files.replace_directory(Path(sys.argv[1]), {"config.yaml": b"new"})
+"""
+
+
+# before the old one is deleted; between the renames; before the old one is deleted
+@pytest.mark.parametrize(("way", "at"), [("exchange", 2), ("two renames", 3), ("two renames", 4)])
+def test_a_kill_while_replacing_leaves_a_whole_directory(tmp_path, way, at):
+    folder = tmp_path / "policy"
+    files.replace_directory(folder, {"config.yaml": b"old"})
+    command = [sys.executable, "-c", KILLED, str(folder), way, str(at)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    files.recover_directory(folder)
+    assert (folder / "config.yaml").read_bytes() in (b"old", b"new")
+    files.remove_leftovers(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["policy"]
+
+
+def test_a_policy_that_a_kill_left_aside_is_found(saved):
+    before = Policy.load(saved).policy_id
+    saved.rename(saved.with_name(".policy.old"))
+    assert Policy.load(saved).policy_id == before
 
 
 def test_what_does_not_fit_is_refused(saved, tmp_path):

@@ -115,6 +115,9 @@ def test_a_folder_keeps_to_one_run(episodes, tmp_path):
         train_actor(config(loop=replace(FAST, seed=1)), episodes, None, tmp_path)
     with pytest.raises(ConfigError, match="another data"):
         train_actor(config(), episodes[1:], None, tmp_path)
+    renamed = [replace(e, info=replace(e.info, episode_id=f"{e.id}-again")) for e in episodes]
+    with pytest.raises(ConfigError, match="another episodes"):
+        train_actor(config(), renamed, None, tmp_path)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="cannot be read"):
         train_actor(config(), episodes, None, tmp_path)

@@ -6,6 +6,7 @@
     DIR/config.yaml         format, action convention, settings, hashes of the other files
     DIR/normalizer.json     how actions and observations are scaled
     DIR/card.md             what it was trained on, preset, metrics: for people
+    DIR/run.yaml            of a trained one: settings of the whole run, hashes of its data
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from dexpie_ros.policy.normalizer import Normalizer, NormalizerError
 from dexpie_ros.policy.settings import InferenceSettings, PolicyConfig
 
 FORMAT = "dexpie-policy/1"
-_MODEL, _CONFIG, _NORMALIZER, _CARD = (
+_MODEL, _CONFIG, _NORMALIZER, _CARD, _RUN = (
     "model.safetensors",
     "config.yaml",
     "normalizer.json",
     "card.md",
+    "run.yaml",
 )
 
 
@@ -152,8 +154,11 @@ class Policy:
         # Not through _tensor: the memory stays channels-last.
         return torch.from_numpy(pictures)[None].to(self.device)
 
-    def save(self, directory: str | Path, card: str = "") -> Path:
-        """Write the whole directory or nothing; an older policy there is replaced."""
+    def save(self, directory: str | Path, card: str = "", run: str = "") -> Path:
+        """Write the whole directory or nothing; an older policy there is replaced.
+
+        ``run``: YAML of the run that made it, kept beside the weights.
+        """
         weights = {k: v.contiguous().cpu() for k, v in self.actor.state_dict().items()}
         model = save_tensors(weights, {"format": FORMAT})
         normalizer = files.json_bytes(self.normalizer.to_dict())
@@ -174,6 +179,7 @@ class Policy:
             _NORMALIZER: normalizer,
             _CONFIG: text.encode(),
             _CARD: (card or default_card(self)).encode(),
+            **({_RUN: run.encode()} if run else {}),
         }
         return files.replace_directory(Path(directory), contents)
 
@@ -187,6 +193,7 @@ class Policy:
         the constructor.
         """
         folder = Path(directory)
+        files.recover_directory(folder)
         if not (folder / _CONFIG).is_file():
             raise PolicyError(f"{folder}: no policy there ({_CONFIG} is missing); check the path")
         values = cfg.read_yaml(folder / _CONFIG)

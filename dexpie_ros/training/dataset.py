@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dexpie_ros.episodes.cache import fingerprint
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.geometry import Array
 from dexpie_ros.policy import actions
@@ -50,11 +53,36 @@ class Windows:
         return float(np.linalg.norm(positions, axis=-1).max(initial=0.0))
 
     def content_hash(self) -> str:
-        """SHA-256 of everything in here: what a run was trained on."""
-        digest = hashlib.sha256()
-        for part in (self.vector, self.actions, self.valid, self.human, self.episode, self.tick):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()
+        """SHA-256 of everything in here: the numbers that a run was trained on."""
+        return arrays_hash(
+            self.vector, self.actions, self.valid, self.human, self.episode, self.tick
+        )
+
+
+def arrays_hash(*arrays: NDArray[Any]) -> str:
+    """SHA-256 of the contents of ``arrays``, in their order."""
+    digest = hashlib.sha256()
+    for part in arrays:
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def episodes_hash(episodes: Sequence[Episode], pictures: bool) -> str:
+    """SHA-256 of which episodes these are and, with ``pictures``, of what their cameras saw.
+
+    Pictures are known by the bag they are in; an episode without a bag must be looked at whole.
+    """
+    digest = hashlib.sha256()
+    for episode in episodes:
+        digest.update(json.dumps([episode.id, episode.info.kind, episode.outcome]).encode())
+        if pictures and episode.path.is_dir():
+            digest.update(fingerprint(episode.path).encode())
+        elif pictures:
+            for camera in sorted(episode.cameras):
+                seen = episode.images(camera)
+                for index in range(len(seen)):
+                    digest.update(np.ascontiguousarray(seen[index]).tobytes())
+    return digest.hexdigest()
 
 
 def episode_windows(

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from dexpie_ros.config import config
 from dexpie_ros.policy.actor import Actor, Batch
 from dexpie_ros.policy.diffusion import draw
+from dexpie_ros.policy.files import remove_leftovers
 from dexpie_ros.training.checkpoint import Checkpoint
 from dexpie_ros.training.interrupts import between_steps
 from dexpie_ros.training.reporting import Progress, Report
@@ -158,6 +159,8 @@ class Loop:
         self._health: list[Tensor] = []
         """Loss + norm of the gradient of the steps since the last look at them."""
         self.checkpoint = None if folder is None else Checkpoint(folder / "checkpoint.safetensors")
+        if self.checkpoint is not None and self.accelerator.is_main_process:
+            remove_leftovers(self.checkpoint.path)
         if self.checkpoint is not None and self.checkpoint.exists():
             self.step = self.checkpoint.load(self.actor, self.average, self.optimizer)
 

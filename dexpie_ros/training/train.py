@@ -17,6 +17,7 @@ from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels
 from dexpie_ros.policy.actor import Actor
 from dexpie_ros.policy.encoders import build_encoder
+from dexpie_ros.policy.files import remove_leftovers
 from dexpie_ros.policy.normalizer import Normalizer
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy, default_card
@@ -29,7 +30,7 @@ from dexpie_ros.training.batches import (
     frozen_features,
     missing_images,
 )
-from dexpie_ros.training.dataset import MAX_LEAD, DatasetError
+from dexpie_ros.training.dataset import MAX_LEAD, DatasetError, arrays_hash, episodes_hash
 from dexpie_ros.training.loop import Loop, LoopConfig, Progress, Result
 from dexpie_ros.training.recipes import CONDITIONS, Recipe, TrainingSet, build
 
@@ -128,6 +129,9 @@ def train_actor(
     run = _describe(config, data)
     _claim(folder, run)
     loop = Loop(actor, config.loop, folder)
+    target = folder / "policy"
+    if loop.accelerator.is_main_process:
+        remove_leftovers(target)
     with contextlib.ExitStack() as stack:
         frames = features = None
         if actor.encoder is not None:
@@ -142,9 +146,9 @@ def train_actor(
         )
         result = loop.run(tensors, progress)
     policy = Policy(settings, result.actor, normalizer)
-    target = folder / "policy"
     if loop.accelerator.is_main_process:
-        policy.save(target, default_card(policy, _card(config, data, run, result)))
+        card = default_card(policy, _card(config, data, run, result))
+        policy.save(target, card, _yaml(run))
     loop.accelerator.wait_for_everyone()
     return target
 
@@ -177,11 +181,21 @@ def _start(actor: Actor, config: ActorConfig, data: TrainingSet) -> Normalizer:
     return before.normalizer
 
 
+_HASHES = {
+    "data_sha256": "data",
+    "labels_sha256": "labels (optimality or weight of a window)",
+    "episodes_sha256": "episodes",
+}
+
+
 def _describe(config: ActorConfig, data: TrainingSet) -> dict[str, Any]:
+    pictures = bool(config.policy.observation.images)
     return {
         "config": cfg.to_dict(config),
         "provenance": cfg.provenance(),
         "data_sha256": data.windows.content_hash(),
+        "labels_sha256": arrays_hash(data.optimality, data.weight),
+        "episodes_sha256": episodes_hash(data.episodes, pictures),
         "windows": len(data.windows),
         "episodes": [e.id for e in data.episodes],
     }
@@ -190,16 +204,23 @@ def _describe(config: ActorConfig, data: TrainingSet) -> dict[str, Any]:
 def _claim(folder: Path, run: dict[str, Any]) -> None:
     """Write run.yaml, or check that the run there is this one."""
     path = folder / "run.yaml"
-    if path.exists():
-        before = cfg.read_yaml(path)
-        for key in ("config", "data_sha256"):
-            if before.get(key) != run[key]:
-                raise cfg.ConfigError(
-                    f"{folder}: holds a run with another {key.removesuffix('_sha256')}; train into "
-                    "another folder, or delete this one"
-                )
+    if not path.exists():
+        cfg.write_atomic(path, _yaml(run))
         return
-    cfg.write_atomic(path, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
+    before = cfg.read_yaml(path)
+    # A setting that the run's version did not have yet had what is its default now.
+    settings = cfg.from_dict(ActorConfig, before.get("config") or {}, f"{path}: config")
+    different = ["config"] if cfg.to_dict(settings) != run["config"] else []
+    different += [what for key, what in _HASHES.items() if before.get(key, run[key]) != run[key]]
+    if different:
+        raise cfg.ConfigError(
+            f"{folder}: holds a run with another {different[0]}; train into another folder, or "
+            "delete this one"
+        )
+
+
+def _yaml(run: dict[str, Any]) -> str:
+    return yaml.safe_dump(run, sort_keys=False, allow_unicode=True)
 
 
 def _card(config: ActorConfig, data: TrainingSet, run: dict[str, Any], result: Result) -> list[str]:
