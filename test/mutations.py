@@ -140,6 +140,22 @@ def _messages() -> Iterator[tuple[str, Mutation]]:
         f"{JOINTS} other names",
         each(JOINTS, lambda cdr: _with(cdr, "sensor_msgs/msg/JointState", _rename_joint)),
     )
+    hand, state = "sensor_msgs/msg/JointState", "dexpie_msgs/msg/ControlStep"
+    for name, factor in (("in 0..1000", 1000.0), ("in percent", 100.0), ("negative", -1.0)):
+        yield f"{HAND} {name}", each(HAND, lambda cdr, f=factor: _with(cdr, hand, _scale(f)))
+        yield f"{STEP} hand {name}", each(STEP, lambda cdr, f=factor: _with(cdr, state, _grip(f)))
+    for name, value in (("huge", 1e300), ("infinite", float("inf")), ("in millinewton", 1e5)):
+        yield f"{HAND} {name} effort", each(HAND, lambda cdr, v=value: _with(cdr, hand, _press(v)))
+    for frame in ("world", "", "tcp"):
+        for topic, kind in ((TCP, "geometry_msgs/msg/PoseStamped"), (STEP, state)):
+            yield (
+                f"{topic} in frame {frame!r}",
+                each(topic, lambda cdr, k=kind, f=frame: _with(cdr, k, _frame(f))),
+            )
+    yield (
+        f"{TCP} in mm",
+        each(TCP, lambda cdr: _pose(cdr, "geometry_msgs/msg/PoseStamped", "position", x=400.0)),
+    )
     yield "/arm/joint_states huge name list", each(JOINTS, lambda cdr: _word(cdr, 20, 0x7FFFFFFF))
     yield "nothing recorded", rewrite(lambda items: [])
     yield (
@@ -181,6 +197,34 @@ def _short_joint(message: Any) -> None:
 
 def _rename_joint(message: Any) -> None:
     message.name[0] = "knee_joint"
+
+
+def _scale(factor: float) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        message.position = message.position * factor
+
+    return change
+
+
+def _grip(factor: float) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        message.command.hand = message.command.hand * factor
+
+    return change
+
+
+def _press(value: float) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        message.effort = message.effort * 0 + value
+
+    return change
+
+
+def _frame(name: str) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        message.header.frame_id = name
+
+    return change
 
 
 def _drop(items: list[Message], topic: str, lost: Callable[[int, int], bool]) -> list[Message]:

@@ -1,6 +1,7 @@
 """The recorder's core: pre-roll, queue, warnings, full disk."""
 
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -22,9 +23,10 @@ from dexpie_ros.episodes import recording as module
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.decoding import header_stamp_ns
 from dexpie_ros.episodes.episode_file import read_episode_file, write_episode_file
-from dexpie_ros.episodes.recording import Recording, RecordingConfig, Watch
+from dexpie_ros.episodes.recording import Recording, RecordingConfig
 from dexpie_ros.episodes.repair import repair
 from dexpie_ros.episodes.statistics import StreamStatistics
+from dexpie_ros.episodes.watch import Watch
 
 T0 = factories.START_NS
 STEP = 40_000_000
@@ -45,6 +47,13 @@ def state(k: int) -> tuple[str, bytes, int, int]:
         policy_id="", pair_id="", directory="", recorded=0,
     )  # fmt: skip
     return "/session/state", messages.serialize(message), T0 + k * STEP, T0 + k * STEP
+
+
+def until(true, patience=60.0):
+    end = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < end, "did not come about"
+        time.sleep(0.02)
 
 
 def recorded(path, topic):
@@ -207,26 +216,61 @@ def test_what_runs_short_is_said_before_it_is_gone(tmp_path, monkeypatch):
     recording = make(settings, warn=said.append)
     recording.start(tmp_path / "a", EpisodeInfo("a", simulated=True))
     recording.receive(*pose(0))
-    time.sleep(1.1)
-    recording.receive(*pose(1))
-    time.sleep(0.3)
+    until(lambda: said)
     warning = "8.00 GB left on the disk; below 5 GB recording ends"
-    assert said == [warning] and recording.troubles == (warning,) and not recording.error
+    assert said[0] == warning and not recording.error
+    until(lambda: recording.troubles)
+    assert recording.troubles[0] == warning
     recording.end()
 
 
 def test_a_silent_stream_is_reported_while_it_can_be_helped(tmp_path):
     said = []
     recording = make(warn=said.append)
-    recording.start(tmp_path / "a", EpisodeInfo("a", simulated=True))
+    recording.start(tmp_path / "a", EpisodeInfo("a", simulated=True), start_ns=T0)
     recording.receive(*pose(0))
-    recording.receive(*state(1))
-    time.sleep(1.1)
     recording.receive(*state(100))
+    until(lambda: recording.troubles)
     recording.end("success")
-    assert said == ["/arm/tcp_pose: silent for 4.0 s"]
+    # Those that never spoke too; what belongs to the operator in one line.
+    missing = ("/arm/joint_states", "/hand/joint_states", "/control/command", "/control/step",
+               "/simulation/state")  # fmt: skip
+    teleop = "/teleop/tracker, /teleop/glove, /teleop/command, /teleop/alignment"
+    assert sorted(m for m in said if "any topic" not in m) == sorted(
+        [
+            "/arm/tcp_pose: silent for 4.0 s",
+            *(f"{name}: nothing yet, 4.0 s after the start" for name in missing),
+            f"nothing on {teleop}: no teleoperation in this episode?",
+        ]
+    )
     values = json.loads((tmp_path / "a/episode.json").read_text())
     assert values["statistics"]["warnings"] == said
+
+
+def test_that_everything_is_silent_is_said_in_one_line(tmp_path):
+    said = []
+    recording = make(warn=said.append)
+    recording.start(tmp_path / "a", EpisodeInfo("a", simulated=True), start_ns=T0)
+    for topic, cdr, log, publish in (pose(0), state(0)):
+        recording.receive(topic, cdr, log, publish)
+    until(lambda: said)
+    recording.end("aborted")
+    assert len(said) == 1 and re.fullmatch(r"no message on any topic for \d+\.\d s", said[0])
+    assert read_episode_file(tmp_path / "a").statistics["warnings"] == said
+
+
+def test_what_never_spoke_is_late_after_two_seconds_and_devices_of_the_operator_once(tmp_path):
+    with EpisodeWriter(tmp_path / "a", EpisodeInfo("a", simulated=True)) as writer:
+        watch = Watch(writer, T0)
+        assert watch.look(T0 + 2_000_000_000, 0) == []
+        looks = [watch.look(T0 + seconds * 1_000_000_000, 0) for seconds in (3, 4, 6)]
+        assert "/control/step: nothing yet, 3.0 s after the start" in looks[0]
+        assert sum("/teleop/" in text for text in looks[0]) == 1
+        # Once a second by contract: it is given five.
+        assert looks[1:] == [[], ["/diagnostics: nothing yet, 6.0 s after the start"]]
+        assert "/control/step" in watch.wrong and "/teleop/tracker" not in watch.wrong
+        writer.write(*pose(150))
+        assert watch.look(T0 + 150 * STEP, 0) == [] and "/arm/tcp_pose" not in watch.wrong
 
 
 def test_an_incident_is_reported_once_and_a_new_one_again(tmp_path):
@@ -290,13 +334,11 @@ def test_a_full_disk_refuses_the_start_and_ends_the_running_episode(tmp_path, mo
     monkeypatch.setattr(
         module, "require_space", lambda *_: (_ for _ in ()).throw(EpisodeError("disk full"))
     )
-    time.sleep(1.1)
+    until(lambda: recording.error)  # though nothing arrives any more: the disk is watched
     recording.receive(*pose(1))
-    recording.receive(*pose(2))
-    time.sleep(0.3)
     assert "disk full" in recording.error and said == ["recording ended early: disk full"]
     recording.end("failure", "disk full")
-    assert recorded(tmp_path / "a", "/arm/tcp_pose") == [0, 1]
+    assert recorded(tmp_path / "a", "/arm/tcp_pose") == [0]
     assert BagReader(find_bag(tmp_path / "a")).indexed
 
 
@@ -331,11 +373,11 @@ def test_a_disk_that_goes_away_ends_one_recording_only(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(module.shutil, "disk_usage", gone)
-        time.sleep(1.1)
+        until(lambda: recording.error)
         for k in range(3):
             recording.receive(*pose(k))
-        time.sleep(0.3)
+        until(lambda: recording._waiting == 0)
         assert "Input/output error" in recording.error
-        assert recording._thread.is_alive() and recording._waiting == 0
+        assert recording._thread.is_alive()
     recording.end()
     assert "Input/output" in read_episode_file(tmp_path / "a").statistics["ended_early"]

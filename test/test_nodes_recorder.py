@@ -25,7 +25,7 @@ from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.decoding import header_stamp_ns
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.nodes.base import ERROR, ContractNode, interface, status_level
-from dexpie_ros.nodes.recorder import Recorder
+from dexpie_ros.nodes.recorder import TELLS_WHEN_SENT, Recorder
 
 
 class Robot:
@@ -140,6 +140,34 @@ def test_the_moment_before_is_in_the_bag_and_the_end_says_how_it_went(robot: Rob
     for words in ("a: success", "20 control steps", f"/arm/tcp_pose {stream['slow']}",
                   "Hz instead of 125 Hz", "nothing came on /teleop/tracker"):  # fmt: skip
         assert words in answer.message, answer.message
+
+
+def test_one_clock_in_a_bag_and_when_a_message_was_made(robot: Robot) -> None:
+    """The stamp where there is one, else when it was sent: never when the recorder came to it."""
+    key = robot.node.publisher("/intervention/key")
+    robot.until(key.get_subscription_count)
+    assert robot.start("a").success
+    robot.live(5)
+    before = robot.node.now_ns()
+    key.publish(robot.node.messages.text("space"))
+    time.sleep(0.2)
+    after = robot.node.now_ns()
+    robot.live(5)
+    assert robot.end("success").success
+    streams = BagReader(find_bag(robot.folder / "a")).messages
+    for topic in ("/control/step", "/arm/tcp_pose"):
+        stream = streams[topic]
+        stamps = [header_stamp_ns(payload) for payload in stream.payloads]
+        assert stream.publish_time_ns == stamps and stamps, topic
+    (published,), (logged,) = (
+        streams["/intervention/key"].publish_time_ns,
+        streams["/intervention/key"].log_time_ns,
+    )
+    if TELLS_WHEN_SENT:
+        assert before - 1000 <= published < after <= logged
+    # Beside a simulation's clock that of the machine has no place.
+    robot.recorder._simulated_time = True
+    assert robot.recorder._sent_ns({"source_timestamp": 7}) == 0
 
 
 def test_what_is_lost_is_a_warning_while_the_episode_runs(robot: Robot) -> None:

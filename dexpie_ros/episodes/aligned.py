@@ -78,7 +78,7 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
     onto.judge(TCP, late, lost)
     arm = streams.read_joints(bag, JOINTS, ARM_JOINTS)
     (joints,) = onto.hold(JOINTS, arm.stamps, arm.position)
-    fingers = streams.read_joints(bag, HAND, HAND_JOINTS)
+    fingers = streams.read_hand(bag, HAND, HAND_JOINTS)
     hand, force = onto.hold(HAND, fingers.stamps, fingers.position, fingers.effort)
     names: tuple[str, ...] = ()
     objects, contact = np.zeros((len(grid.times), 0, 7)), np.zeros(len(grid.times), bool)

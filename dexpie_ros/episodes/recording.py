@@ -14,12 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dexpie_ros import config
 from dexpie_ros.contract import Qos, Topic
 from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo
+from dexpie_ros.episodes.watch import Watch
 from dexpie_ros.episodes.writer import EpisodeWriter, WriterConfig
 
 _FLUSH_S = 0.25
@@ -200,33 +202,36 @@ class Recording:
 
     def _write(self, writer: EpisodeWriter, items: queue.SimpleQueue[Item | None]) -> None:
         """The writer thread."""
-        checked, watch = time.monotonic(), Watch(writer)
+        watch, newest_ns = Watch(writer, writer.start_ns), 0
+        heard = checked = time.monotonic()
         while True:
             try:
                 item = items.get(timeout=_FLUSH_S)
+                if item is None:
+                    return
+                heard, newest_ns = time.monotonic(), item.log_time_ns
+                self._take(writer, item)
             except queue.Empty:
-                if not self.error:
-                    self._guarded(writer.flush_if_due)
-                continue
-            if item is None:
-                return
-            with self._lock:
-                self._waiting -= len(item.cdr)
-            if self.error:
-                continue
-            self._guarded(
-                lambda item=item: writer.write(  # type: ignore[misc]
-                    item.topic, item.cdr, item.log_time_ns, item.publish_time_ns, item.sequence
-                )
-            )
-            if time.monotonic() - checked > 1.0:
-                checked = time.monotonic()
-                self._guarded(lambda item=item: self._look(watch, writer, item.log_time_ns))  # type: ignore[misc]
+                self._guarded(writer.flush_if_due)
+            now = time.monotonic()
+            if now - checked > 1.0:
+                checked = now
+                self._guarded(partial(self._look, watch, writer, newest_ns, now - heard))
 
-    def _look(self, watch: Watch, writer: EpisodeWriter, now_ns: int) -> None:
+    def _take(self, writer: EpisodeWriter, item: Item) -> None:
+        with self._lock:
+            self._waiting -= len(item.cdr)
+        self._guarded(
+            partial(
+                writer.write,
+                item.topic, item.cdr, item.log_time_ns, item.publish_time_ns, item.sequence,
+            )
+        )  # fmt: skip
+
+    def _look(self, watch: Watch, writer: EpisodeWriter, now_ns: int, idle_s: float) -> None:
         """Say what is wrong by now; EpisodeError or OSError where the recording must end."""
         require_space(writer.directory, self.settings.minimum_free_gb)
-        for message in watch.look(now_ns, self.dropped, self._resources(writer)):
+        for message in watch.look(now_ns, self.dropped, self._resources(writer), idle_s):
             self._say(message)
         self.troubles = tuple(watch.wrong.values())
 
@@ -242,7 +247,11 @@ class Recording:
         return short
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """What fails ends the recording, and is told; it never ends the thread or the process."""
+        """What fails ends the recording, and is told; it never ends the thread or the process.
+        Nothing is done any more after it has ended.
+        """
+        if self.error:
+            return
         try:
             action()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next episode must be recorded
@@ -255,42 +264,6 @@ class Recording:
         self.warnings.append(message)
         if self._warn is not None:
             self._warn(message)
-
-
-class Watch:
-    """Says once when a stream falls silent or loses messages, and again after it had recovered."""
-
-    def __init__(self, writer: EpisodeWriter) -> None:
-        self._writer = writer
-        self._lost: dict[str, int] = {}
-        self._slow: set[str] = set()
-        self.wrong: dict[str, str] = {}
-        """By topic or resource: what was wrong at the last look."""
-
-    def look(
-        self, now_ns: int, queue_dropped: int, resources: Mapping[str, str] | None = None
-    ) -> list[str]:
-        """What is wrong since the last look; ``resources``: what else is, by name."""
-        said = dict(resources or {})
-        for name, stream in self._writer.streams.items():
-            lost = stream.dropped - self._lost.get(name, 0)
-            if stream.late(now_ns):
-                said[name] = f"{name}: silent for {stream.silent_ns(now_ns) / 1e9:.1f} s"
-            elif lost > 0:
-                said[name] = f"{name}: {lost} messages lost within a second"
-            self._lost[name] = stream.dropped
-        lost = queue_dropped - self._lost.get("", 0)
-        if lost:
-            said[""] = f"{lost} messages dropped: the disk is too slow"
-        self._lost[""] = queue_dropped
-        news = [message for name, message in said.items() if name not in self.wrong]
-        self.wrong = said
-        for name, stream in self._writer.streams.items():
-            if stream.slow and name not in self._slow:
-                # By its setting, most likely: said once, and no trouble.
-                self._slow.add(name)
-                news.append(f"{name}: {stream.slow}")
-        return news
 
 
 def free_gb(directory: str | Path) -> float:

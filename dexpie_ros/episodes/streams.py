@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexpie_ros import messages
+from dexpie_ros.contract import BY_NAME
 from dexpie_ros.control.types import Mode, Source
 from dexpie_ros.episodes.align import Times, time_order
 from dexpie_ros.episodes.bag_reader import BagReader
@@ -87,12 +88,35 @@ _POSE = ("position.x", "position.y", "position.z",
          "orientation.x", "orientation.y", "orientation.z", "orientation.w")  # fmt: skip
 
 
+_FAR = 10.0
+"""m; no pose of this cell is farther from its base."""
+_OPEN = (-0.1, 1.1)
+"""Openings are 0 closed .. 1 open; a sensor may read a little beyond either."""
+_FORCE = 1e4
+"""N; no finger presses harder."""
+
+
 def read_poses(bag: BagReader, topic: str) -> Poses:
     table = columns(bag, topic, POSE)
+    _in_frame(bag, topic, table)
     stamps = _stamps_of(bag, topic, table)
     order = time_order(stamps)
     rows = _finite(bag, topic, table.table([f"pose.{name}" for name in _POSE]))[order]
+    _near(bag, topic, rows[:, :3])
     return Poses(stamps[order], rows[:, :3], _unit(bag, topic, rows[:, 3:]))
+
+
+def read_hand(bag: BagReader, topic: str, names: Sequence[str]) -> Joints:
+    """Openings and forces of the fingers; EpisodeError for values in other units."""
+    hand = read_joints(bag, topic, names)
+    _openings(bag, topic, hand.position)
+    force = hand.effort[~np.isnan(hand.effort)]
+    if force.size and np.abs(force).max() > _FORCE:
+        raise EpisodeError(
+            f"{bag.path}: {topic}: a force of {force[np.abs(force).argmax()]:.3g}, expected N below "
+            f"{_FORCE:g}; see to the driver that wrote it, and exclude the episode"
+        )
+    return hand
 
 
 def read_joints(bag: BagReader, topic: str, names: Sequence[str]) -> Joints:
@@ -128,6 +152,7 @@ def read_joints(bag: BagReader, topic: str, names: Sequence[str]) -> Joints:
 def read_steps(bag: BagReader, topic: str, start_ns: int = 0) -> Steps:
     """The control steps from ``start_ns`` on; a step that was said twice is one."""
     table = columns(bag, topic, STEP)
+    _in_frame(bag, topic, table)
     stamps, tick = _stamps_of(bag, topic, table), table.scalar("tick", np.int64)
     mine = np.flatnonzero(stamps >= start_ns)
     if not len(mine):
@@ -158,6 +183,9 @@ def read_steps(bag: BagReader, topic: str, start_ns: int = 0) -> Steps:
         rows = table.table(fields)[order]
         rows[~there] = np.nan
         _finite(bag, topic, rows[there])
+        if name == "command":  # limits are on; a proposal may be as wild as its policy
+            _near(bag, topic, rows[:, :3])
+            _openings(bag, topic, rows[:, 7:])
         _unit(bag, topic, rows[there, 3:7])
         return rows
 
@@ -252,6 +280,34 @@ def _finite(bag: BagReader, topic: str, values: Array) -> Array:
             f"{bag.path}: {topic}: values that are not numbers or absurdly large; exclude the episode"
         )
     return values
+
+
+def _in_frame(bag: BagReader, topic: str, table: Columns) -> None:
+    """EpisodeError where a message is given in another frame than the contract's."""
+    expected = BY_NAME[topic].frame
+    found = {name for group in table.groups for (name,), _ in group.texts(["header.frame_id"])}
+    if found - {expected}:
+        raise EpisodeError(
+            f"{bag.path}: {topic}: in frame {', '.join(map(repr, sorted(found)))}, expected "
+            f"{expected!r}; transform it before it is recorded, and exclude the episode"
+        )
+
+
+def _near(bag: BagReader, topic: str, positions: Array) -> None:
+    if positions.size and np.abs(positions).max() > _FAR:
+        raise EpisodeError(
+            f"{bag.path}: {topic}: a position of {np.abs(positions).max():.3g}, expected metres from "
+            f"the base, below {_FAR:g}; see to the publisher that wrote it, and exclude the episode"
+        )
+
+
+def _openings(bag: BagReader, topic: str, values: Array) -> None:
+    low, high = _OPEN
+    if values.size and not (values.min() >= low and values.max() <= high):
+        raise EpisodeError(
+            f"{bag.path}: {topic}: openings from {values.min():.3g} to {values.max():.3g}, expected 0 "
+            "closed to 1 open; see to the publisher that wrote them, and exclude the episode"
+        )
 
 
 def _unit(bag: BagReader, topic: str, quaternions: Array) -> Array:

@@ -75,7 +75,7 @@ class EpisodeWriter:
         self.info = dataclasses.replace(info, software=info.software or dict(_provenance()))
         self.streams: dict[str, StreamStatistics] = {}
         self._stamped: dict[str, bool] = {}
-        self._start_ns = start_ns
+        self.start_ns = start_ns
         self._steps = self._human_steps = 0
         self._newest_step_ns = start_ns - 1
         self._closed = False
@@ -193,7 +193,7 @@ class EpisodeWriter:
             steps=self._steps,
             human_steps=self._human_steps,
             messages=self._bag.count,
-            start_ns=self._start_ns,
+            start_ns=self.start_ns,
             statistics={**(statistics or {}), "streams": streams, "silent": silent},
         )
         self._bag.add_metadata(RECORD_NAME, to_record(end))

@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import rclpy.subscription
+
 from dexpie_ros import contract
 from dexpie_ros.config import config
 from dexpie_ros.episodes import health
-from dexpie_ros.episodes.decoding import header_stamp_ns
+from dexpie_ros.episodes.decoding import has_header, header_stamp_ns
 from dexpie_ros.episodes.episode import EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.episodes.recording import ENDED_EARLY, Recording, RecordingConfig
@@ -30,6 +32,8 @@ MESSAGES_BEHIND, IMAGES_BEHIND = 2000, 200
 LATE_NS = 300_000_000
 """A message that is older when it is received: there is more behind it."""
 CATCH_UP_S = 3.0
+TELLS_WHEN_SENT = hasattr(rclpy.subscription, "MessageInfo")
+"""Jazzy or later."""
 
 
 @config
@@ -54,6 +58,7 @@ class Recorder(ContractNode):
         self._figures: dict[str, dict[str, str]] = {}
         """Of the nodes that make the timing, as they last said."""
         self._lag_ns = 0
+        self._simulated_time = bool(self.get_parameter("use_sim_time").value)
         for topic in topics:
             self._subscribe_raw(topic)
         self.subscribe("/diagnostics", self._on_diagnostics)
@@ -70,16 +75,21 @@ class Recorder(ContractNode):
     def _subscribe_raw(self, topic: contract.Topic) -> None:
         state, image = topic.qos is contract.Qos.STATE, "Image" in topic.type
         depth = 1 if state else IMAGES_BEHIND if image else MESSAGES_BEHIND
-        stamped = topic.qos is contract.Qos.SENSOR
+        sensor, stamped = topic.qos is contract.Qos.SENSOR, has_header(topic.type)
 
-        def receive(data: bytes) -> None:
+        def receive(data: bytes, info: Any) -> None:
             now_ns = self.now_ns()
-            if stamped:
-                self._lag_ns = max(self._lag_ns, now_ns - header_stamp_ns(data, now_ns))
-            self._recording.receive(topic.name, data, now_ns, time.time_ns())
+            stamp = header_stamp_ns(data) if stamped else 0
+            if sensor:
+                self._lag_ns = max(self._lag_ns, now_ns - stamp if stamp else 0)
+            published = stamp if stamp > 0 else self._sent_ns(info) or now_ns
+            self._recording.receive(topic.name, data, now_ns, published)
 
-        def take(data: bytes) -> None:
-            receive(data)
+        def take_old(data: bytes) -> None:
+            take(data, None)
+
+        def take(data: bytes, info: Any) -> None:
+            receive(data, info)
             # What has piled up behind it is taken at once: waiting for all topics anew for each
             # message costs half a millisecond, and a recorder that is late would only get later.
             for _ in range(depth):
@@ -87,10 +97,21 @@ class Recorder(ContractNode):
                     item = handle.take_message(subscription.msg_type, True)
                 if item is None:
                     return
-                receive(item[0])
+                receive(*item)
 
-        subscription = self.subscribe(topic.name, take, raw=True, depth=depth)
+        callback = take if TELLS_WHEN_SENT else take_old
+        subscription = self.subscribe(topic.name, callback, raw=True, depth=depth)
         handle = subscription.handle
+
+    def _sent_ns(self, info: Any) -> int:
+        """When a message without a stamp was sent; 0 where that is not known in ROS time.
+
+        DDS tells it by the clock of the machine: beside a simulation's it would be a second clock in
+        the same bag.
+        """
+        if info is None or self._simulated_time:
+            return 0
+        return int(info["source_timestamp"] if isinstance(info, dict) else info.source_timestamp)
 
     async def _catch_up(self) -> None:
         """Until what was said before now has been received."""
