@@ -38,7 +38,10 @@ ENCLAVES: dict[str, tuple[str, ...]] = {
     "simulated_operator": ("simulated_operator",),
     "glove_motion": ("glove_motion",),
     "replay": ("replay",),
-    "operator": ("session_client", "web", "monitor", "bench", "jog"),
+    "operator": (
+        *("session_client", "web_page", "monitor", "bench", "jog"),
+        *("glove_listener", "dexpie_doctor"),
+    ),
 }
 """Executable, or ``replay`` and ``operator`` for programs beside the graph -> names of its nodes."""
 SERVERS = {
@@ -60,6 +63,16 @@ ASKS: dict[str, tuple[str, ...]] = {
     "simulated_operator": ("/intervention/toggle", "/teleop/calibrate", "/session/end_episode"),
 }
 """Who may ask which services, by the beginnings of their names."""
+MANUS = ("/manus_glove_0", "/manus_glove_1")
+"""The default of the glove driver's `topics`."""
+HEARS: dict[str, tuple[str, ...]] = {
+    "glove_driver": MANUS,
+    "glove_listener": MANUS,
+    "dexpie_doctor": ("/dexpie_doctor/echo",),
+}
+"""Topics beside the contract that a node listens to: the vendor's of the glove, the doctor's own."""
+SAYS: dict[str, tuple[str, ...]] = {"dexpie_doctor": ("/dexpie_doctor/echo",)}
+"""Likewise, that it publishes."""
 _OWN_SERVICES = ("describe_parameters", "get_parameter_types", "get_parameters", "list_parameters",
                  "set_parameters", "set_parameters_atomically", "get_type_description")  # fmt: skip
 
@@ -96,10 +109,10 @@ def policy_xml() -> str:
             own = [f"~/{service}" for service in _OWN_SERVICES]
             lines += _rule("service", "reply", [*own, *serves(enclave)])
             lines += _rule("service", "request", asks(enclave))
-            lines += _rule(
-                "topic", "publish", ["/rosout", "/parameter_events", *publishes(enclave)]
-            )
-            lines += _rule("topic", "subscribe", ["/parameter_events", *everything])
+            said = ["/rosout", "/parameter_events", *publishes(enclave), *SAYS.get(node, ())]
+            lines += _rule("topic", "publish", said)
+            heard = ["/parameter_events", *everything, *HEARS.get(node, ())]
+            lines += _rule("topic", "subscribe", heard)
             lines.append("        </profile>")
         lines += ["      </profiles>", "    </enclave>"]
     return "\n".join([*lines, "  </enclaves>", "</policy>", ""])

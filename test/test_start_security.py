@@ -1,14 +1,18 @@
 """The SROS 2 policy: only the arbiter commands; the command that makes the keys."""
 
+import ast
 import os
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
-from dexpie_ros import contract
+import dexpie_ros
+from dexpie_ros import contract, doctor
 from dexpie_ros.cli import main
-from dexpie_ros.graph import NODES, stack
+from dexpie_ros.devices.driver_parameters import GloveDriverParameters
+from dexpie_ros.graph import NODES, STACKS, stack
 from dexpie_ros.security import ENCLAVES, SERVERS, asks, policy_xml, publishes
 
 FILE = Path(__file__).parent.parent / "config/sros2_policy.xml"
@@ -45,6 +49,47 @@ def test_services_have_one_server_and_few_who_ask():
     assert requests["/recorder/start_episode"] == {"/dexpie/session"}
     assert "/dexpie/policy_server" not in set().union(*requests.values())
     assert asks("recorder") == []
+
+
+def names_in_the_code() -> set[str]:
+    """What the nodes are called that the code makes, by reading it."""
+    makers = {"create_node", "ContractNode", "Node", "SessionClient"}
+    found = set()
+    for file in Path(dexpie_ros.__file__).parent.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for part in ast.walk(tree):
+            first = part.args[0] if isinstance(part, ast.Call) and part.args else None
+            if not (isinstance(first, ast.Constant) and isinstance(first.value, str)):
+                continue
+            made = part.func.attr if isinstance(part.func, ast.Attribute) else ""
+            made = part.func.id if isinstance(part.func, ast.Name) else made
+            shell = made == "__init__" and file.parent.name == "nodes"
+            if made in makers or shell:
+                found.add(first.value)
+    # The doctor's node lives in the text of a program that it starts, the client's is a default.
+    client = Path(dexpie_ros.__file__).parent / "nodes/session_client.py"
+    found |= set(re.findall(r'create_node\("(\w+)"\)', Path(doctor.__file__).read_text()))
+    return found | set(re.findall(r'name: str = "(session\w+)"', client.read_text()))
+
+
+def test_every_node_is_named_in_the_policy(tmp_path):
+    named = {name for nodes in ENCLAVES.values() for name in nodes}
+    in_code = names_in_the_code()
+    assert {"web_page", "dexpie_doctor", "glove_listener", "session_client", "jog"} <= in_code
+    assert in_code - named == {"camera_driver"}, "which the graph starts under the cameras' names"
+    robot = {"collect": {"sim": False}, "deploy": {"sim": False, "policy": str(tmp_path)}}
+    started = {spec.name for name in STACKS for spec in stack(name, **robot[name])}
+    assert {"camera_front", "camera_wrist"} <= started and started <= named
+    for enclave in ElementTree.parse(FILE).getroot().iter("enclave"):
+        profiles = {profile.get("node") for profile in enclave.iter("profile")}
+        assert profiles == set(ENCLAVES[enclave.get("path").removeprefix("/dexpie/")])
+
+
+def test_the_glove_is_heard_and_the_doctor_hears_himself():
+    heard, said = allowed("subscribe", "topic"), allowed("publish", "topic")
+    for topic in GloveDriverParameters().topics:
+        assert heard[topic] == {"/dexpie/glove_driver", "/dexpie/operator"}
+    assert said["/dexpie_doctor/echo"] == heard["/dexpie_doctor/echo"] == {"/dexpie/operator"}
 
 
 def test_every_node_has_an_enclave(monkeypatch, tmp_path):
