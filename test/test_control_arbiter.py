@@ -1,6 +1,7 @@
 """The arbiter's modes, takeover and hand-back, step by step."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,6 +169,26 @@ def test_takeover_out_of_alignment_is_refused_with_the_amount_unless_forced():
     assert not plain.arbiter.toggle()[0]
     plain.step(None, True)
     assert "silent" in plain.arbiter.toggle(force=True)[1]
+
+
+def test_an_unknown_alignment_is_no_reason_to_take_over_unless_forced():
+    rig = running()
+    rig.step(follower(), Alignment.unknown())
+    accepted, message = rig.arbiter.toggle()
+    assert not accepted and "alignment unknown" in message and "nan" not in message
+    rig.arbiter.request(Mode.ALIGNING)
+    assert rig.step(follower(), Alignment.unknown()).mode is Mode.ALIGNING
+    assert rig.arbiter.request(Mode.HUMAN, force=True)[0]
+    within = SimpleNamespace(
+        angle=0.1, hand_difference=np.zeros(6), angle_limit=0.2, hand_limit=0.3, aligned=True
+    )
+    assert Alignment.heard(within).aligned
+    within.aligned = False  # whoever judged it knows that the angle means nothing
+    by_chance = Alignment.heard(within)
+    assert not by_chance.aligned and "not calibrated" in by_chance.describe()
+    rig = running()
+    rig.step(follower(), by_chance)
+    assert "not calibrated" in rig.arbiter.toggle()[1]
 
 
 def test_aligning_holds_and_takes_over_by_itself():

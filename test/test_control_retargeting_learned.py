@@ -144,7 +144,7 @@ def test_the_reaction_time_is_found(recording):
     assert find_lag(recording, len(recording), 1.0) == pytest.approx(0.35, abs=0.03)
 
 
-def test_learned_beats_linear_on_the_held_out_part_without_degenerating(trained):
+def test_learned_beats_linear_on_the_held_out_part_and_the_fingers_keep_their_range(trained):
     _, report = trained
     assert report.heldout > 700 and report.pinch_samples > 100
     linear, learned = report.linear, report.learned

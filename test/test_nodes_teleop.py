@@ -14,6 +14,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels")
 
 from dexpie_ros import geometry
+from dexpie_ros.control.alignment import Alignment
 from dexpie_ros.control.retargeting import ERGONOMICS
 from dexpie_ros.control.types import ARM_JOINTS, HAND_JOINTS
 from dexpie_ros.geometry import Pose
@@ -213,3 +214,23 @@ def test_absolute_commands_are_in_base_and_wait_for_the_alignment(start: Start) 
     last = operator.commands[-1]
     assert last.header.frame_id == "base"
     assert (last.tcp.position.x, last.tcp.position.z) == pytest.approx((0.4, 0.3))
+
+
+def test_an_alignment_by_chance_is_none(start: Start) -> None:
+    """Without `k` the tracker's world is unknown, and may lie so that the wrist seems aligned."""
+    by_chance = Pose(WRIST.position, ROBOT.quaternion)
+    for parameters, expected in (
+        ((), False),
+        (("follow:=absolute",), False),
+        # who says how the world lies knows it
+        (("teleop.world_quaternion:=[0.0, 0.0, 0.0, -1.0]",), True),
+    ):
+        operator = start("teleop.hand_limit:=2.0", *parameters)
+        operator.robot(1_000 * MS)
+        operator.glove(1_000 * MS)
+        for k in range(2):
+            operator.tracker((1_000 + 100 * k) * MS, by_chance)
+        last = operator.alignments[-1]
+        assert last.angle < 1e-6 and max(map(abs, last.hand_difference)) < last.hand_limit
+        assert last.aligned is expected
+        assert Alignment.heard(last).aligned is expected

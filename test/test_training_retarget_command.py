@@ -1,9 +1,13 @@
 """`dexpie train retarget`."""
 
+import re
+
+import pytest
 from glove_person import record
 
 from dexpie_ros.cli import main
 from dexpie_ros.control.retargeting_learned import LearnedRetargeting
+from dexpie_ros.graph import NODES
 
 
 def test_a_recording_becomes_a_retargeting(tmp_path, capsys):
@@ -15,6 +19,13 @@ def test_a_recording_becomes_a_retargeting(tmp_path, capsys):
     assert "pinch_index_mm" in said and "learned" in said and "teleop.learned_retargeting" in said
     assert LearnedRetargeting.load(output).openings is not None
     assert (output / "report.json").is_file()
+
+
+def test_the_help_names_what_makes_the_recording(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "retarget", "--help"])
+    (named,) = re.findall(r"JSON of `([^`]+)`", capsys.readouterr().out)
+    assert named.removeprefix("dexpie-") in NODES and named.startswith("dexpie-")
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):

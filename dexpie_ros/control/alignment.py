@@ -7,7 +7,8 @@ Directions of translation are wrong by exactly the orientation misalignment at t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -28,17 +29,39 @@ class Alignment:
     calibrated: bool = True
     """False: nobody said yet how the tracker's world lies to the base; the angle may mean nothing"""
 
+    meant: bool = True
+    """False: it was judged without knowing the tracker's world, so that a small angle is chance"""
+
+    @classmethod
+    def unknown(cls) -> Alignment:
+        """Nobody says how the operator is aligned."""
+        return cls(math.nan, np.full(len(HAND_JOINTS), np.nan), math.nan, math.nan)
+
+    @classmethod
+    def heard(cls, message: Any) -> Alignment:
+        """What a message of /teleop/alignment says; its verdict counts where it is stricter."""
+        difference = np.asarray(message.hand_difference, np.float64)
+        said = cls(
+            float(message.angle), difference, float(message.angle_limit), float(message.hand_limit)
+        )
+        if said.aligned and not message.aligned:
+            return replace(said, calibrated=False, meant=False)
+        return said
+
     @property
     def aligned(self) -> bool:
-        """Whether both are within their limits."""
-        return self.angle <= self.angle_limit and bool(
-            np.all(np.abs(self.hand_difference) <= self.hand_limit)
-        )
+        """Whether both are within their limits, and that means something."""
+        within = bool(np.all(np.abs(self.hand_difference) <= self.hand_limit))
+        return self.meant and self.angle <= self.angle_limit and within
 
     def describe(self) -> str:
         """For a person: what is out of its limit and by how much; empty where nothing is."""
+        if math.isnan(self.angle_limit):
+            return "alignment unknown: nothing new on /teleop/alignment; is teleop running?"
         parts = []
-        if not self.angle <= self.angle_limit:
+        if math.isnan(self.angle):
+            parts.append("the tracker's pose is unknown")
+        elif not self.angle <= self.angle_limit:
             parts.append(
                 f"the wrist is {math.degrees(self.angle):.0f} deg off "
                 f"(limit {math.degrees(self.angle_limit):.0f})"
@@ -52,6 +75,6 @@ class Alignment:
                 )
         if np.isnan(off).any():
             parts.append("the glove's values are unknown")
-        if parts and not self.calibrated:
+        if not self.meant or (parts and not self.calibrated):
             parts.append("the tracker's world is not calibrated: align the hand and calibrate")
         return "; ".join(parts)

@@ -10,7 +10,7 @@ from collections import deque
 
 import numpy as np
 
-from dexpie_ros.control.types import STEP_NS, ControlStep, Mode
+from dexpie_ros.control.types import STEP_NS, ControlStep, Mode, Source
 
 WINDOW = 3000
 """Samples kept of each figure: two minutes of control steps."""
@@ -27,6 +27,8 @@ class TimingMonitor:
         self._samples: dict[str, deque[float]] = {}
         self._last_ns: int | None = None
         self._toggled_ns: int | None = None
+        self._chunk_way: float | None = None
+        self._decided: tuple[int, float] | None = None
 
     def sample(self, name: str, milliseconds: float) -> None:
         """One duration of ``name``, ms."""
@@ -45,13 +47,41 @@ class TimingMonitor:
         """A takeover was accepted at ``now_ns``."""
         self._toggled_ns = now_ns
 
+    def aligned(self, aligned: bool, now_ns: int) -> None:
+        """While the arbiter waits for it: whether the operator is aligned; a takeover follows."""
+        if not aligned:
+            self._toggled_ns = None
+        elif self._toggled_ns is None:
+            self._toggled_ns = now_ns
+
+    def chunk_arrived(self, way_ms: float) -> None:
+        """A chunk of the policy was so long on its way."""
+        self.sample("chunk_way", way_ms)
+        self._chunk_way = way_ms
+
+    def decided(self, step: ControlStep, milliseconds: float) -> None:
+        """The command of ``step`` was published so long after what it needed was there."""
+        self.sample("decision", milliseconds)
+        self._decided = (step.tick, milliseconds) if step.source is Source.POLICY else None
+
+    def command_arrived(self, tick: int, way_ms: float) -> None:
+        """The command of ``tick`` was so long on its way to who listens.
+
+        `command_latency`, policy output -> driver without the wait for the step at which an action
+        is due: the chunk's way, the decision and the command's way.
+        """
+        self.sample("command_way", way_ms)
+        if self._decided is not None and self._decided[0] == tick and self._chunk_way is not None:
+            self.sample("command_latency", self._chunk_way + self._decided[1] + way_ms)
+
     def pause(self) -> None:
         """The loop stands still on purpose: the next interval is no jitter."""
-        self._last_ns = None
+        self._last_ns = self._decided = None
 
     def clear(self) -> None:
         """A new episode: nothing is kept."""
         self._samples.clear()
+        self._chunk_way = None
         self.pause()
 
     def as_dict(self) -> dict[str, float]:

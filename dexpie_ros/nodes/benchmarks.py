@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy.subscription
 
 from dexpie_ros.control.types import STEP_NS, Mode
 from dexpie_ros.graph import NodeSpec, stack
 from dexpie_ros.messages import stamp_ns
+from dexpie_ros.nodes.arrivals import sent_ns, told
 from dexpie_ros.nodes.base import interface
 from dexpie_ros.nodes.session_client import SessionClient
 from dexpie_ros.realtime import prefer_process
@@ -98,7 +98,7 @@ class _Measurement:
         self.scheduling = ""
         self._tick = -1
         node = client.node
-        if not hasattr(rclpy.subscription, "MessageInfo"):
+        if not told():
             raise RuntimeError(
                 "bench graph: this ROS 2 does not tell when a message was sent; it needs Jazzy or later"
             )
@@ -112,23 +112,23 @@ class _Measurement:
 
     def _timed(self, topic: str) -> Any:
         def take(message: Any, info: Any) -> None:
-            self._ways[topic].append((time.time_ns() - _sent_ns(info)) * 1e-6)
+            self._ways[topic].append((time.time_ns() - sent_ns(info)) * 1e-6)
             if topic == "/control/command":
                 asked = self._measured.get(stamp_ns(message.header.stamp))
                 if asked is not None:
-                    self._decisions.append((_sent_ns(info) - asked) * 1e-6)
+                    self._decisions.append((sent_ns(info) - asked) * 1e-6)
 
         return take
 
     def _on_measurement(self, message: Any, info: Any) -> None:
         if len(self._measured) > 100:
             self._measured.clear()
-        self._measured[stamp_ns(message.header.stamp)] = _sent_ns(info)
+        self._measured[stamp_ns(message.header.stamp)] = sent_ns(info)
 
     def _on_step(self, message: Any, info: Any) -> None:
         again = message.tick == self._tick  # somebody may not have heard the first one
         if self._sent and self._client.running and not again:  # between episodes the world stands
-            self._sent[-1].append(_sent_ns(info))
+            self._sent[-1].append(sent_ns(info))
         self._tick = int(message.tick)
         mode = Mode(message.mode)
         if mode is Mode.HUMAN and self._mode is not Mode.HUMAN:
@@ -209,8 +209,3 @@ class _Measurement:
             "takeovers": len(waits),
             "realtime": float(self.scheduling == "fifo"),
         }
-
-
-def _sent_ns(info: Any) -> int:
-    """When a message was sent, by the clock of the machine (Jazzy or later tell it)."""
-    return int(info["source_timestamp"] if isinstance(info, dict) else info.source_timestamp)

@@ -11,20 +11,19 @@ import threading
 import time
 from typing import Any
 
-import numpy as np
 from rclpy.clock import Clock, ClockType
 
 from dexpie_ros.config import config
-from dexpie_ros.control.alignment import Alignment
 from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
 from dexpie_ros.control.guard import GuardConfig
 from dexpie_ros.control.homing import HomingConfig
 from dexpie_ros.control.jogging import JogConfig
-from dexpie_ros.control.takeover import wrong_frame
 from dexpie_ros.control.types import STEP_NS, Command, ControlStep, Mode
 from dexpie_ros.episodes.execution import POLICY_ID
-from dexpie_ros.messages import read_chunk, read_command, read_robot_state, stamp_ns
+from dexpie_ros.messages import read_chunk, read_robot_state, stamp_ns
+from dexpie_ros.nodes.arrivals import with_way
 from dexpie_ros.nodes.base import ERROR, OK, WARN, ContractNode
+from dexpie_ros.nodes.intervention_operator import InterventionOperator
 from dexpie_ros.nodes.intervention_services import InterventionServices
 from dexpie_ros.nodes.intervention_watch import InterventionWatch
 from dexpie_ros.nodes.lockstep_inputs import LockstepInputs
@@ -73,7 +72,9 @@ class InterventionArbiter(ContractNode):
         self._watch: InterventionWatch | None = None
         """In lockstep nothing can be late: a step waits for what belongs to it."""
         if not p.lockstep:
-            self._watch = InterventionWatch(self, self._arbiter, self._lock, p.guard, self._driven)
+            self._watch = InterventionWatch(
+                self, self._arbiter, self._lock, p.guard, self._driven, self._timing
+            )
         self._inputs = LockstepInputs(
             p.lockstep and p.wait_for_teleop,
             p.lockstep and p.wait_for_policy,
@@ -92,14 +93,14 @@ class InterventionArbiter(ContractNode):
         self._arm: Any = None
         self._hand: Any = None
         self._tcp: Any = None
-        self._follower: tuple[int, Command] | None = None
-        self._aligned: Alignment | None = None
         self.subscribe("/arm/joint_states", self._on_arm)
         self.subscribe("/hand/joint_states", self._on_hand)
         self.subscribe("/arm/tcp_pose", self._on_tcp)
-        self.subscribe("/teleop/command", self._on_teleop)
-        self.subscribe("/teleop/alignment", self._on_alignment)
-        self.subscribe("/policy/chunk", self._on_chunk)
+        self._operator = InterventionOperator(
+            self, self._arbiter, self._lock, self._timing, p.operator_s,
+            lockstep=p.lockstep, simulated=self._driven, heard=self._on_operator,
+        )  # fmt: skip
+        self.subscribe("/policy/chunk", with_way(self._on_chunk))
         self.subscribe("/session/state", self._on_session)
         self.subscribe("/policy/status", self._on_policy_status)
         self.serve("/intervention/prepare", self._serve_prepare)
@@ -145,28 +146,13 @@ class InterventionArbiter(ContractNode):
             else:
                 setattr(self, f"_{stream}", message)
 
-    def _on_teleop(self, message: Any) -> None:
-        wrong = wrong_frame(self.parameters.arbiter.follow, message.header.frame_id)
-        if wrong:
-            self.get_logger().error(wrong, throttle_duration_sec=2.0)
-            return
-        with self._lock:
-            stamp, command = stamp_ns(message.header.stamp), read_command(message)
-            self._follower = (stamp, command)
-            if self._driven:
-                self._inputs.teleop(stamp, command)
-                self._try_step()
+    def _on_operator(self, stamp: int, command: Command) -> None:
+        """His command was heard; the lock is held."""
+        if self._driven:
+            self._inputs.teleop(stamp, command)
+            self._try_step()
 
-    def _on_alignment(self, message: Any) -> None:
-        with self._lock:
-            self._aligned = Alignment(
-                message.angle,
-                np.asarray(message.hand_difference, np.float64),
-                message.angle_limit,
-                message.hand_limit,
-            )
-
-    def _on_chunk(self, message: Any) -> None:
+    def _on_chunk(self, message: Any, way_ms: float | None) -> None:
         try:
             chunk = read_chunk(message)
         except ValueError as error:
@@ -177,6 +163,8 @@ class InterventionArbiter(ContractNode):
                 self._inputs.chunk(chunk)
                 self._try_step()
             elif not self._requests.homing:
+                if way_ms is not None:
+                    self._timing.chunk_arrived(way_ms)
                 self._arbiter.add_chunk(chunk)
 
     def _on_policy_status(self, message: Any) -> None:
@@ -241,18 +229,17 @@ class InterventionArbiter(ContractNode):
             if self._arm is None or self._hand is None or self._tcp is None:
                 self._publish_mode(now)
                 return
-            follower = self._follower
-            fresh = follower is not None and now - follower[0] < self.parameters.operator_s * 1e9
             robot = read_robot_state(self._arm, self._tcp, self._hand)
-            self._step(now, robot, follower[1] if follower is not None and fresh else None)
+            self._step(now, robot, self._operator.follower(now))
 
     def _step(self, time_ns: int, robot: Any, follower: Command | None) -> None:
-        step = self._arbiter.step(time_ns, robot, follower, self._aligned)
+        aligned = self._operator.alignment(time_ns)
+        step = self._arbiter.step(time_ns, robot, follower, aligned)
         self._last = step
         self._stepped_ns = time.monotonic_ns()
         self._inputs.stepped(time_ns)
         self._publish(step)
-        self._timing.sample("decision", (time.monotonic_ns() - self._arrived_ns) * 1e-6)
+        self._timing.decided(step, (time.monotonic_ns() - self._arrived_ns) * 1e-6)
         self._requests.stepped(step)
         self._publish_mode(time_ns)
 

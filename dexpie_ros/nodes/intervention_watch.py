@@ -8,8 +8,10 @@ from typing import Any
 
 from dexpie_ros.control.arbiter import Arbiter
 from dexpie_ros.control.guard import ARM, HAND, POLICY, TCP, Guard, GuardConfig, fault_of_status
+from dexpie_ros.control.timing import TimingMonitor
 from dexpie_ros.control.types import ControlStep, Mode
 from dexpie_ros.messages import stamp_ns
+from dexpie_ros.nodes.arrivals import with_way
 from dexpie_ros.nodes.base import ContractNode, status_level
 
 STREAMS = {"arm": ARM, "hand": HAND, "tcp": TCP}
@@ -25,10 +27,11 @@ class InterventionWatch:
         lock: threading.RLock,
         settings: GuardConfig,
         simulated: bool,
+        timing: TimingMonitor,
     ) -> None:
         self._node, self._arbiter, self._lock = node, arbiter, lock
-        self._guard, self._simulated = Guard(settings), simulated
-        node.subscribe("/control/command", self._on_command)
+        self._guard, self._simulated, self._timing = Guard(settings), simulated, timing
+        node.subscribe("/control/command", with_way(self._on_command))
         node.subscribe("/diagnostics", self._on_diagnostics)
 
     def measured(self, stream: str, stamp: int) -> None:
@@ -60,10 +63,12 @@ class InterventionWatch:
             for stream in self._guard.status(time.monotonic_ns())
         }
 
-    def _on_command(self, message: Any) -> None:
-        """What was heard on /control/command must be one's own."""
+    def _on_command(self, message: Any, way_ms: float | None) -> None:
+        """What was heard on /control/command must be one's own; its way is what a driver's is."""
         with self._lock:
             if self._guard.is_own(stamp_ns(message.header.stamp), message.tick):
+                if way_ms is not None:
+                    self._timing.command_arrived(message.tick, way_ms)
                 return
             infos = self._node.get_publishers_info_by_topic("/control/command")
             names = ", ".join(sorted({info.node_name for info in infos}))

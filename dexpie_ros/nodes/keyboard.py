@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
@@ -43,6 +42,9 @@ STREAMS = {
 }
 """Shown when silent for longer, s."""
 
+ALIGNMENT_S = 1.0
+"""An older alignment is unknown."""
+
 
 @config
 class KeyboardParameters:
@@ -64,7 +66,7 @@ class Keyboard(ContractNode):
         self._panel = PanelState(message="starting")
         self._complaints: dict[str, str] = {}
         self._running = self._asking_cause = False
-        self._began_s = 0.0
+        self._began_s = self._aligned_s = 0.0
         self._awaited: tuple[Any, float, str] | None = None
         self._leaving = False
         self._streams = StalenessMonitor(StreamConfig(name, s) for name, s in STREAMS.items())
@@ -110,9 +112,8 @@ class Keyboard(ContractNode):
         self._panel = replace(self._panel, prompt=prompt, progress=progress)
 
     def _on_alignment(self, message: Any) -> None:
-        difference = np.asarray(message.hand_difference, np.float64)
-        alignment = Alignment(message.angle, difference, message.angle_limit, message.hand_limit)
-        self._panel = replace(self._panel, alignment=alignment)
+        self._aligned_s = time.monotonic()
+        self._panel = replace(self._panel, alignment=Alignment.heard(message))
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
@@ -134,6 +135,9 @@ class Keyboard(ContractNode):
             mode=None
             if silent and not self.count_publishers("/control/step")
             else self._panel.mode,
+            alignment=self._panel.alignment
+            if time.monotonic() - self._aligned_s < ALIGNMENT_S
+            else None,
             elapsed_s=time.monotonic() - self._began_s if self._running else 0.0,
             streams=self._streams.status(now),
         )

@@ -71,6 +71,8 @@ class TeleopNode(ContractNode):
         self._teleop = Teleop(settings)
         given = settings.world_quaternion != TeleopConfig().world_quaternion
         self._world_given = given or self.parameters.lockstep
+        absolute = self.parameters.follow == "absolute" and not self.parameters.lockstep
+        self._needs_world = absolute or not self._world_given
         self._mounting = [*settings.mounting_position, *settings.mounting_quaternion]
         self._remembered = Remembered(self.get_name())
         self._robot = ObservationBuffer(needs_objects=False)
@@ -149,6 +151,8 @@ class TeleopNode(ContractNode):
         robot = self._robot.newest(read_robot_state)
         if robot is not None:
             a = self._teleop.alignment(robot.robot)
+            if not self._teleop.calibrated and self._needs_world:
+                a = dataclasses.replace(a, meant=False)  # in an unknown world it is chance
             self._alignment.publish(
                 self.messages.alignment(
                     stamp, a.angle, a.hand_difference, a.angle_limit, a.hand_limit, a.aligned

@@ -14,7 +14,7 @@ def add_retarget(actions: Any) -> None:
     parser = actions.add_parser(
         "retarget", help="train a hand retargeting from a recorded calibration motion"
     )
-    parser.add_argument("recording", type=Path, help="JSON of `dexpie calibrate motion`")
+    parser.add_argument("recording", type=Path, help="JSON of `dexpie-glove_motion`")
     parser.add_argument("--config", type=Path, default=None, help="YAML with settings")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument(

@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
-import numpy as np
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -268,14 +267,7 @@ class LiveGraph:
 
 
 def _alignment(message: Any) -> Alignment | None:
-    if message is None:
-        return None
-    return Alignment(
-        angle=float(message.angle),
-        hand_difference=np.asarray(message.hand_difference, np.float64),
-        angle_limit=float(message.angle_limit),
-        hand_limit=float(message.hand_limit),
-    )
+    return None if message is None else Alignment.heard(message)
 
 
 def _hand_to(future: Future) -> Callable[[Any], None]:
