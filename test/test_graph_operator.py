@@ -20,6 +20,7 @@ from pty_keyboard import PtyKeyboard
 from dexpie_ros.control.types import Command, Mode
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.geometry import Pose
+from dexpie_ros.nodes.arrivals import told
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +60,9 @@ def test_takeover_by_service_and_by_event(live: LiveGraph) -> None:
     assert directory.endswith("takeover") and record.info.outcome == "success"
     figures = record.statistics["nodes"]["intervention_arbiter"]
     assert float(figures["jitter_p99_ms"]) >= 0 and float(figures["takeover_count"]) >= 3
+    if told():
+        assert float(figures["command_latency_count"]) > 0
+        assert float(figures["command_latency_p99_ms"]) > float(figures["chunk_way_p50_ms"]) > 0
     assert int(float(figures["interventions"])) >= 3
 
 

@@ -142,6 +142,16 @@ def test_an_episode_that_somebody_else_began_fails_and_is_left_by_the_same_keys(
     assert beside.ends[-1] == ("left", "aborted", "session ended", False)
 
 
+def test_an_episode_can_be_kept_without_counting(beside):
+    for key in ("z", "aborted"):
+        kept = beside.record(key)
+        assert beside.ends[-1] == (kept, "aborted", "", False) and beside.bag(kept).is_dir()
+        assert beside.said[-1]["progress"][0]["have"] == {"demonstrations": 0}
+    beside.somebody_else_begins("theirs")
+    beside.press("z")
+    assert beside.ends[-1] == ("theirs", "aborted", "", False)
+
+
 def test_the_picture_of_a_start_outlives_its_recording(beside):
     episode = beside.record("s")
     assert beside.ask(Action.RE_RECORD).success and not beside.bag(episode).exists()

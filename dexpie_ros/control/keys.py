@@ -24,6 +24,7 @@ class Action(Enum):
     START = "start"
     SUCCESS = "success"
     FAILURE = "failure"
+    ABORTED = "aborted"
     RE_RECORD = "re_record"
     NEXT_STAGE = "next_stage"
     QUIT = "quit"
@@ -60,6 +61,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("\r", "\n"), Action.START, When.BETWEEN, "the scene is set up: start the episode"),
     Binding(("s",), Action.SUCCESS, When.DURING, "end: success"),
     Binding(("f",), Action.FAILURE, When.DURING, "end: failure (asks for the cause)"),
+    Binding(("z",), Action.ABORTED, When.DURING, "end: aborted, kept but counts for nothing"),
     Binding(("r",), Action.RE_RECORD, When.ALWAYS, "discard this or the last one, record it again"),
     Binding(("n",), Action.NEXT_STAGE, When.BETWEEN, "go on with the next stage"),
     Binding(("q", "\x03"), Action.QUIT, When.ALWAYS, "end the session"),
@@ -79,7 +81,7 @@ SERVICES: dict[Action, str] = {
     Action.NEXT_STAGE: "/session/skip_stage",
     Action.QUIT: "/session/quit",
 }
-"""The std_srvs/Trigger that carries an action out; success and failure are /session/end_episode."""
+"""The std_srvs/Trigger that carries an action out; the outcomes are /session/end_episode."""
 
 CAUSES = ("tipped", "dropped", "missed", "misaligned", "stalled", "collision", "timeout", "other")
 """Of a failure, chosen by number after its key; ``collision`` is also set by a protective stop."""

@@ -117,6 +117,8 @@ class SessionFlow:
             self._go_idle(self.plan.skip_stage())
         if action is Action.SUCCESS and self._phase in (Phase.RUNNING, Phase.ASKING_CAUSE):
             return self._end(End("success"))
+        if action is Action.ABORTED and self._phase in (Phase.RUNNING, Phase.ASKING_CAUSE):
+            return self._end(End("aborted"))
         if action is Action.FAILURE and self._phase is Phase.RUNNING:
             self._phase = Phase.ASKING_CAUSE
             self._prompt = WHY
@@ -130,8 +132,8 @@ class SessionFlow:
         if action is Action.FAILURE:
             self._asks_for_other = True
             return []
-        if action is Action.SUCCESS:
-            return [End("success")]
+        if action in (Action.SUCCESS, Action.ABORTED):
+            return [End(action.value)]
         if action is Action.RE_RECORD:
             return [End("aborted", "recorded again", discard=True)]
         if action is Action.QUIT:
@@ -168,7 +170,7 @@ class SessionFlow:
         """The episode is being recorded since ``time_ns``."""
         if self._phase is Phase.STARTING:
             self._phase, self._started_ns, self._discardable = Phase.RUNNING, time_ns, None
-            self._prompt = "s: success   f: failure   r: record again"
+            self._prompt = "s: success   f: failure   z: aborted   r: record again"
             if self._leaving:
                 return self._end(End("aborted", "session ended"))
         return []

@@ -183,8 +183,8 @@ class Keyboard(ContractNode):
             self._say("not ended") if cause is None else self._end_episode("failure", cause)
         elif action is None:
             self._say(why)
-        elif action is Action.SUCCESS:
-            self._end_episode("success")
+        elif action in (Action.SUCCESS, Action.ABORTED):
+            self._end_episode(action.value)
         elif action is Action.FAILURE:
             self._asking_cause = True
             choices = "  ".join(f"{number}: {cause}" for number, cause in enumerate(CAUSES, 1))

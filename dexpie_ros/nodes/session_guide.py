@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dexpie_ros.nodes.session import Session
 
 SERVED = (Action.START, Action.RE_RECORD, Action.NEXT_STAGE, Action.QUIT)
-ACTIONS = (*SERVED, Action.SUCCESS, Action.FAILURE)
+ACTIONS = (*SERVED, Action.SUCCESS, Action.FAILURE, Action.ABORTED)
 """Those that are the session's business."""
 NOT_AGAIN = "nothing to record again: only the episode that ended last can be, and once"
 
