@@ -71,7 +71,7 @@ def test_an_unknown_setting_is_refused(bags: Path, tmp_path: Path) -> None:
 def test_a_report_of_nothing_yet(tmp_path: Path) -> None:
     words = ("--tasks", "A", "--seeds", "1", "--trials", "2", "--output", str(tmp_path))
     assert run("experiment", "ladder", *words, "--report-only") == 0
-    assert "2 units have no results yet" in (tmp_path / "report.html").read_text()
+    assert "16 of 16 evaluations have no result yet" in (tmp_path / "report.html").read_text()
 
 
 def test_the_collision_that_nothing_shows(tmp_path: Path) -> None:

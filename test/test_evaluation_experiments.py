@@ -11,6 +11,7 @@ import pytest
 
 from dexpie_ros.config import ConfigError
 from dexpie_ros.evaluation.experiments import settings as experiments
+from dexpie_ros.evaluation.experiments.gains import mean_gain, to_plain
 from dexpie_ros.evaluation.experiments.jobs import (
     PREPARE,
     Job,
@@ -24,10 +25,8 @@ from dexpie_ros.evaluation.experiments.page import write_page
 from dexpie_ros.evaluation.experiments.results import (
     difference,
     load_results,
-    mean_gain,
     over_seeds,
     select,
-    to_plain,
 )
 from dexpie_ros.evaluation.experiments.settings import (
     ARMS,
@@ -123,7 +122,7 @@ def test_differences_are_over_seeds(tmp_path: Path) -> None:
     # 4 s to success, 8.7 s where there is none
     assert bc.by_seed()[0].restricted_mean_s.value == pytest.approx(0.4 * 4.0 + 0.6 * 8.7)
     gain = mean_gain(select(results, "dexpie"), select(results, "bc"))
-    assert gain is not None and gain.value == pytest.approx(0.25)
+    assert gain is not None and gain.success.value == pytest.approx(0.25)
 
 
 def test_a_gain_weighs_tasks_equally_and_needs_common_seeds(tmp_path: Path) -> None:
@@ -137,8 +136,8 @@ def test_a_gain_weighs_tasks_equally_and_needs_common_seeds(tmp_path: Path) -> N
     results = load_results(config, tmp_path)
     gain = mean_gain(select(results, "dexpie"), select(results, "bc"))
     # seed 1 of B is missing: only seed 0 counts, (40 + 20) / 2 points
-    assert gain is not None and gain.value == pytest.approx(0.3)
-    assert math.isnan(gain.low)
+    assert gain is not None and gain.success.value == pytest.approx(0.3)
+    assert math.isnan(gain.success.low)
 
 
 def test_too_few_seeds_have_no_interval() -> None:

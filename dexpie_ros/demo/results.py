@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from dexpie_ros.demo.settings import EVALUATION_SEEDS, DemoConfig, seeds
 from dexpie_ros.episodes.episode import Episode, EpisodeError
 from dexpie_ros.episodes.labels import Labels
 from dexpie_ros.evaluation.experiments.results import trials_of
+from dexpie_ros.evaluation.machine import machine
 from dexpie_ros.evaluation.report_data import (
     DataSource,
     EpisodeView,
@@ -239,20 +239,10 @@ def _environment(settings: DemoConfig, findings: Findings, command: str) -> dict
         "command": command,
         "commit": about["commit"],
         "version": about["version"],
-        "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()}",
+        "machine": machine(),
         "python": platform.python_version(),
         "preset": "cpu (state observation, MLP denoiser, x0 prediction, 10 DDIM steps)",
         "policies": ", ".join(f"{name} {i}" for name, i in findings.policy_ids.items()),
         "critic": findings.critic.hash[:12],
         "episode time limit": f"{settings.limit_s:g} s ({settings.limit_s / STEP_S:.0f} steps)",
     }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.machine()

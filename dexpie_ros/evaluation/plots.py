@@ -218,6 +218,21 @@ def profiles(
         return to_svg(figure, f"profiles {x_label}")
 
 
+def losses(names: Sequence[str], steps: Sequence[ArrayLike], values: Sequence[ArrayLike]) -> bytes:
+    """Training loss over steps, one curve per policy, on a logarithmic axis."""
+    with figure_of("losses", 2.9, width_in=NARROW_IN) as (figure, (axes,)):
+        for k, (name, x, y) in enumerate(zip(names, steps, values, strict=True)):
+            axes.semilogy(
+                np.asarray(x), np.asarray(y), label=name, linewidth=1.8,
+                color=PALETTE[k % len(PALETTE)], linestyle=DASHES[k % len(DASHES)],
+            )  # fmt: skip
+        axes.set_xlabel("training step")
+        axes.set_ylabel("loss")
+        axes.grid(alpha=0.18, linewidth=0.8)
+        axes.legend(loc="upper right", handlelength=2.6)
+        return to_svg(figure, "losses")
+
+
 def before_after(
     names: Sequence[str],
     before: Sequence[Interval],

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +26,8 @@ from dexpie_ros.evaluation.experiments.unit import UnitRun, load_rollouts
 
 PREPARE = ""
 """Stands for the preparation where an arm's name would stand."""
+FAILED = ": failed: "
+"""Marks, in a unit's log.txt, jobs that ended by an error; the report names them ever after."""
 
 
 @dataclass(frozen=True)
@@ -169,15 +172,31 @@ _GROWING = ("seeds", "trials", "tasks", "regimes")
 
 def _claim(settings: ExperimentConfig, folder: Path) -> None:
     path = folder / "experiment.yaml"
+    now = configs.to_dict(settings)
     if path.is_file():
-        before, now = configs.read_yaml(path), configs.to_dict(settings)
-        other = [key for key in now if key not in _GROWING and before.get(key) != now[key]]
+        # A setting that did not exist when the folder was begun had its default.
+        before = {**configs.to_dict(ExperimentConfig()), **configs.read_yaml(path)}
+        other = [key for key in now if key not in _GROWING and before[key] != now[key]]
+        if "variants" in other and _more_arms(before["variants"], now["variants"]):
+            other.remove("variants")
         if other:
             raise configs.ConfigError(
                 f"{path}: another experiment (differs in {', '.join(other)}); choose another "
                 "folder, or delete this one"
             )
     configs.save_yaml(settings, path)
+
+
+def _more_arms(before: Any, now: list[dict[str, Any]]) -> bool:
+    """Whether the variants are the same but for arms that were added."""
+    if not isinstance(before, list) or len(before) != len(now):
+        return False
+    return all(
+        isinstance(old, dict)
+        and {**old, "arms": ()} == {**new, "arms": ()}
+        and set(old.get("arms", ())) <= set(new["arms"])
+        for old, new in zip(before, now, strict=True)
+    )
 
 
 def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
@@ -193,9 +212,13 @@ def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {job.arm or 'prepare'}: {text}\n")
 
-    unit = UnitRun(settings, job.unit, Path(root), say)
-    if job.arm == PREPARE:
-        unit.prepare()
-    else:
-        unit.evaluate(job.arm)
+    try:
+        unit = UnitRun(settings, job.unit, Path(root), say)
+        if job.arm == PREPARE:
+            unit.prepare()
+        else:
+            unit.evaluate(job.arm)
+    except Exception as error:
+        say(f"{FAILED.removeprefix(': ')}{type(error).__name__}: {' '.join(str(error).split())}")
+        raise
     say(f"done in {time.monotonic() - begun:.0f} s")

@@ -1,7 +1,8 @@
-"""The report of an experiment: one table and two figures per cell, all differences, all critics."""
+"""The report of an experiment: a table and figures per cell, all differences, critics, sources."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -9,24 +10,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dexpie_ros import config as configs
 from dexpie_ros.config import write_atomic, write_json
 from dexpie_ros.evaluation import html, plots
+from dexpie_ros.evaluation.experiments.gains import gains, to_plain
 from dexpie_ros.evaluation.experiments.results import (
-    GAINS,
+    CLAIMS,
     ArmResult,
-    Difference,
-    critic_reports,
-    difference,
-    load_results,
-    to_plain,
+    Found,
+    differences,
+    load_found,
 )
 from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
+from dexpie_ros.evaluation.experiments.sources import (
+    Source,
+    commits,
+    critic_reports,
+    failures,
+    learning_curves,
+    load_sources,
+    mixture,
+)
 from dexpie_ros.evaluation.html import below, escape
+from dexpie_ros.evaluation.machine import machine
 from dexpie_ros.evaluation.statistics import Interval, success_curve
 
-BASELINE = "bc"
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+_NAMED = 12
+"""So many missing evaluations are named, the rest counted."""
 
 
 def write_page(
@@ -38,43 +51,55 @@ def write_page(
 ) -> Path:
     """Write ``results.json`` and ``report.html`` below ``root`` from what is there by now."""
     folder = Path(root)
-    results = load_results(settings, folder)
+    found, sources = load_found(settings, folder), load_sources(settings, folder)
     about = {
         "date": date,
         "command": command,
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "machine": f"{machine()}, Python {platform.python_version()}",
         "preset": "cpu",
         **configs.provenance(),
     }
-    write_json(folder / "results.json", {"about": about, **to_plain(settings, results)})
-    write_atomic(folder / "report.html", _render(settings, folder, results, about, failed))
+    content = {
+        "about": about,
+        **to_plain(settings, found.results),
+        "missing": list(found.missing),
+        "failed": [*failed, *failures(settings, folder)],
+        "commits": list(commits(sources)),
+        "mixed": mixture(sources),
+        "sources": [dataclasses.asdict(s) for s in sources],
+    }
+    write_json(folder / "results.json", content)
+    text = _render(settings, folder, found, sources, about, content["failed"])
+    write_atomic(folder / "report.html", text)
     return folder / "report.html"
 
 
 def _render(
     settings: ExperimentConfig,
     folder: Path,
-    results: Sequence[ArmResult],
+    found: Found,
+    sources: Sequence[Source],
     about: Mapping[str, str],
     failed: Sequence[str],
 ) -> str:
-    title = f"Experiment {settings.name}"
+    title, results = f"Experiment {settings.name}", found.results
     head = f"<header><h1>{escape(title)}</h1><p>{escape(about['date'])}</p></header>"
     body = [head, _targets(settings, results)]
-    body += [html.warning(f"{name} failed; see its log.txt") for name in failed]
-    missing = len(settings.units()) * 1 - len(
-        {(r.cell, r.variant, s) for r in results for s in r.seeds}
-    )
-    if missing > 0:
-        body.append(html.warning(f"{missing} units have no results yet"))
+    if mixed := mixture(sources):
+        body.append(html.warning(mixed))
+    if found.missing:
+        body.append(html.warning(_missing(settings, found.missing)))
+    body += [html.warning(f"failed: {name}; see its log.txt") for name in failed]
     for cell in dict.fromkeys(r.cell for r in results):
         for variant in settings.variants:
             rows = [r for r in results if r.cell == cell and r.variant == variant.name]
             if rows:
                 name = cell if len(settings.variants) == 1 else f"{cell}, {variant.name}"
-                body.append(_cell(name, rows))
+                curves = learning_curves(settings, folder, cell, variant.name)
+                body.append(_cell(name, rows, curves))
     body.append(_differences(settings, results))
     body.append(_critics(critic_reports(settings, folder)))
+    body.append(_sources(sources))
     rows_of = [[escape(k), f"<code>{escape(v)}</code>"] for k, v in about.items()]
     body.append("<h2>How to get this again</h2>" + html.table(["", ""], rows_of))
     body.append(
@@ -84,21 +109,33 @@ def _render(
     return html.page(title, "\n".join(body))
 
 
+def _missing(settings: ExperimentConfig, missing: Sequence[str]) -> str:
+    total = sum(len(settings.variant(u.variant).arms) for u in settings.units())
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    return (
+        f"{len(missing)} of {total} evaluations have no result yet and count for nothing here: "
+        f"{', '.join(missing[:_NAMED])}{more}"
+    )
+
+
 def _targets(settings: ExperimentConfig, results: Sequence[ArmResult]) -> str:
-    rows = []
-    for name, gain in GAINS.get(settings.name, ()):
-        value = gain(results)
-        if value is not None:
-            rows.append([f"<code>{escape(name)}</code>", _points(value)])
+    rows = [
+        [
+            f"<code>{escape(name)}</code>" + below(escape(gain.covers)),
+            _points(gain.success),
+            _seconds(gain.restricted_mean_s),
+        ]
+        for name, gain in gains(settings, results).items()
+    ]
     if not rows:
         return ""
-    table = html.table(["difference of success, mean over tasks and seeds", "points"], rows, [1])
-    return f'<div class="verdict">{table}</div>'
+    heads = ["difference, mean over tasks and seeds", "success (points)", "restricted mean (s)"]
+    return f'<div class="verdict">{html.table(heads, rows, (1, 2))}</div>'
 
 
-def _cell(name: str, rows: Sequence[ArmResult]) -> str:
+def _cell(name: str, rows: Sequence[ArmResult], trained: Mapping[str, Curve]) -> str:
     heads = ["arm", "seeds", "success, mean over seeds", "by seed", "median (s)",
-             "restricted mean (s)", "failures"]  # fmt: skip
+             "restricted mean (s)", "failures within the limit"]  # fmt: skip
     table = []
     for r in rows:
         pooled = r.pooled()
@@ -111,7 +148,7 @@ def _cell(name: str, rows: Sequence[ArmResult]) -> str:
                 f'<span class="note">{by_seed}</span>',
                 _number(pooled.median_s),
                 _seconds(r.restricted_mean_s()),
-                f'<span class="note">{escape(_causes(r))}</span>',
+                f'<span class="note">{escape(_counted(r.failures()))}</span>',
             ]
         )
     names = [r.arm for r in rows]
@@ -134,8 +171,21 @@ def _cell(name: str, rows: Sequence[ArmResult]) -> str:
         + '<div class="pair">'
         + html.figure(bars, f"Success within the limit; {_whiskers(rows)}.", "success by arm")
         + html.figure(curves, "Share of starts mastered by each time, mean over seeds.", "curves")
+        + _losses(trained)
         + "</div>"
     )
+
+
+def _losses(trained: Mapping[str, Curve]) -> str:
+    if not trained:
+        return ""
+    drawn = plots.losses(list(trained), [x for x, _ in trained.values()],
+                         [y for _, y in trained.values()])  # fmt: skip
+    caption = (
+        "Learning curves: training loss, mean over seeds. Arms learn from different data, so their "
+        "heights say nothing about which is better."
+    )
+    return html.figure(drawn, caption, "training loss by arm")
 
 
 def _whiskers(rows: Sequence[ArmResult]) -> str:
@@ -153,46 +203,52 @@ def _drawn(r: ArmResult) -> Interval:
     return r.pooled().success if math.isnan(over.low) else over
 
 
-def _causes(r: ArmResult) -> str:
-    counts: dict[str, int] = {}
-    for trials in r.trials:
-        for t in trials:
-            if not t.success:
-                counts[t.cause or "unknown"] = counts.get(t.cause or "unknown", 0) + 1
-    return ", ".join(f"{c} {n}" for c, n in sorted(counts.items(), key=lambda x: -x[1]))
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{cause} {n}" for cause, n in counts.items())
 
 
 def _differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> str:
-    pairs: list[Difference] = []
-    for r in results:
-        base = [b for b in results if b.cell == r.cell and b.variant == r.variant]
-        for other in base:
-            if other.arm in (BASELINE, "hg_fast", "recap") and other.arm != r.arm:
-                pairs.append(difference(r, other))
-        later = [
-            b for b in results if b.cell == r.cell and b.arm == r.arm and b.variant != r.variant
-        ]
-        names = [v.name for v in settings.variants]
-        pairs += [
-            difference(r, b) for b in later if names.index(r.variant) < names.index(b.variant)
-        ]
-    if not pairs:
-        return ""
     rows = [
         [
             escape(d.cell),
-            f"{escape(d.first)} − {escape(d.second)}",
+            f"{escape(d.first)} − {escape(d.second)}"
+            + ("" if (d.first, d.second) in CLAIMS else below("exploratory")),
             _points(d.success),
             f"{d.seeds_ahead[0]} : {d.seeds_ahead[1]}",
             f"{d.sign_p:.3f}",
             _seconds(d.restricted_mean_s),
-            " ".join(f"+{m.better}−{m.worse}" for m in d.within[:12]),
+            ", ".join(f"+{m.better}−{m.worse} (p {m.p:.2g})" for m in d.within),
         ]
-        for d in pairs
+        for d in differences(settings, results)
     ]
+    if not rows:
+        return ""
     heads = ["task", "difference", "points", "seeds ahead : behind", "sign test p",
-             "restricted mean (s)", "starts only one mastered, by seed"]  # fmt: skip
-    return "<h2>Differences, paired by seed and start</h2>" + html.table(heads, rows, (2, 3, 4, 5))
+             "restricted mean (s)", "by seed: starts only one mastered (McNemar)"]  # fmt: skip
+    return (
+        "<h2>Differences, paired by seed and start</h2>"
+        + html.table(heads, rows, (2, 3, 4, 5))
+        + '<p class="note">McNemar\'s p is exact and holds for two trained policies, not for the '
+        "methods. No claim follows from an interval that contains zero.</p>"
+    )
+
+
+def _sources(sources: Sequence[Source]) -> str:
+    if not sources:
+        return ""
+    rows = [
+        [
+            escape(s.unit),
+            escape(s.arm),
+            f"<code>{escape(s.policy_id[:12])}</code>",
+            f"<code>{escape(s.data_sha256[:12])}</code>",
+            f"<code>{escape(s.trained_at)}</code>",
+            f"<code>{escape(s.evaluated_at)}</code>",
+        ]
+        for s in sources
+    ]
+    heads = ["unit", "arm", "policy", "data SHA-256", "trained at commit", "evaluated at commit"]
+    return "<h2>What the figures were made of</h2>" + html.table(heads, rows)
 
 
 def _critics(reports: Sequence[Mapping[str, Any]]) -> str:
@@ -207,7 +263,7 @@ def _critics(reports: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             [
                 escape(r["unit"]),
-                escape(r["labels"]),
+                escape(r["labels"]) + below(f"<code>{escape(r['hash'])}</code>"),
                 _two(held["explained_variance"]["value"]) if held else "–",
                 _two(seen["explained_variance"]["value"]) if seen else "–",
                 f"{r['failed_corrections']} / {r['corrections']}",

@@ -6,19 +6,16 @@ deployment and other networks. Everything here follows docs/protocol.md.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dexpie_ros.control.types import STEP_NS
-from dexpie_ros.critic.measure import without_nan
 from dexpie_ros.evaluation.errors import EvaluationError
-from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
+from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
 from dexpie_ros.evaluation.experiments.unit import load_rollouts
 from dexpie_ros.evaluation.statistics import (
     Interval,
@@ -28,6 +25,7 @@ from dexpie_ros.evaluation.statistics import (
     bootstrap_mean,
     compare,
     sign_test,
+    successes_within,
     summarise,
 )
 from dexpie_ros.simulation.lockstep import Rollout
@@ -79,6 +77,19 @@ class ArmResult:
     def restricted_mean_s(self) -> Interval:
         return over_seeds([s.restricted_mean_s.value for s in self.by_seed()])
 
+    def failures(self) -> dict[str, int]:
+        """Why trials do not count as successes, most frequent first; they add up to the misses.
+
+        ``too late``: a success after the limit.
+        """
+        counts: dict[str, int] = {}
+        for trials in self.trials:
+            for t, good in zip(trials, successes_within(trials, self.limit_s), strict=True):
+                if not good:
+                    cause = "too late" if t.success else t.cause or "unknown"
+                    counts[cause] = counts.get(cause, 0) + 1
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -93,6 +104,7 @@ class Difference:
     success_by_seed: tuple[float, ...]
     restricted_mean_s: Interval
     """Negative where the first is faster."""
+    restricted_mean_by_seed_s: tuple[float, ...]
     seeds_ahead: tuple[int, int]
     """Seeds with more and with fewer successes."""
     sign_p: float
@@ -109,24 +121,50 @@ def over_seeds(values: Sequence[float]) -> Interval:
     return bootstrap_mean(x)
 
 
-def load_results(settings: ExperimentConfig, root: str | Path) -> list[ArmResult]:
-    """Every arm with at least one evaluated seed; starts are cut to what the config asks for."""
+@dataclass(frozen=True)
+class Found:
+    """What lies below an experiment's folder."""
+
+    results: tuple[ArmResult, ...]
+    missing: tuple[str, ...]
+    """Evaluations that are not there, or not with all starts; they count for nothing yet."""
+
+
+def load_found(settings: ExperimentConfig, root: str | Path) -> Found:
+    """Every arm with at least one seed that was tried on all of the config's starts.
+
+    An evaluation with fewer starts (``--trials`` was raised since) is left out and named: arms
+    are compared on the same starts or not at all.
+    """
     folder = Path(root)
+    wanted = [EVALUATIONS + k for k in range(settings.trials)]
     found: dict[tuple[str, str, str], list[tuple[int, tuple[Trial, ...]]]] = {}
     limits: dict[str, float] = {}
+    missing = []
     for unit in settings.units():
         limits[unit.cell] = settings.setup(unit).limit_s
         for arm in settings.variant(unit.variant).arms:
             path = folder / unit.folder / "evaluation" / f"{arm}.json"
-            if path.is_file():
-                trials = trials_of(load_rollouts(path)["rollouts"][: settings.trials])
-                found.setdefault((unit.cell, unit.variant, arm), []).append((unit.seed, trials))
-    return [
+            rollouts = load_rollouts(path)["rollouts"] if path.is_file() else []
+            by_seed = {r.seed: r for r in rollouts}
+            there = sum(seed in by_seed for seed in wanted)
+            if there < len(wanted):
+                missing.append(f"{unit.folder} {arm}" + f" ({there} starts)" * bool(there))
+                continue
+            trials = trials_of([by_seed[seed] for seed in wanted])
+            found.setdefault((unit.cell, unit.variant, arm), []).append((unit.seed, trials))
+    results = tuple(
         ArmResult(
             cell, variant, arm, tuple(s for s, _ in rows), tuple(t for _, t in rows), limits[cell]
         )
         for (cell, variant, arm), rows in found.items()
-    ]
+    )
+    return Found(results, tuple(missing))
+
+
+def load_results(settings: ExperimentConfig, root: str | Path) -> list[ArmResult]:
+    """The whole evaluations of :func:`load_found`."""
+    return list(load_found(settings, root).results)
 
 
 def difference(first: ArmResult, second: ArmResult) -> Difference:
@@ -144,6 +182,7 @@ def difference(first: ArmResult, second: ArmResult) -> Difference:
         for s in common
     ]  # fmt: skip
     gains = [p.success.value for p in pairs]
+    slower = [p.restricted_mean_s.value for p in pairs]
     ahead, behind = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
     names = (first.arm, second.arm)
     if names[0] == names[1]:
@@ -155,7 +194,8 @@ def difference(first: ArmResult, second: ArmResult) -> Difference:
         tuple(common),
         over_seeds(gains),
         tuple(gains),
-        over_seeds([p.restricted_mean_s.value for p in pairs]),
+        over_seeds(slower),
+        tuple(slower),
         (ahead, behind),
         sign_test(ahead, behind),
         tuple(p.test for p in pairs),
@@ -167,75 +207,27 @@ def select(results: Sequence[ArmResult], arm: str, variant: str = "") -> dict[st
     return {r.cell: r for r in results if r.arm == arm and (not variant or r.variant == variant)}
 
 
-def mean_gain(first: Mapping[str, ArmResult], second: Mapping[str, ArmResult]) -> Interval | None:
-    """Difference of success averaged over cells, then over the seeds that all cells have."""
-    cells = [c for c in first if c in second]
-    if not cells:
-        return None
-    each = [difference(first[c], second[c]) for c in cells]
-    seeds = set(each[0].seeds).intersection(*(d.seeds for d in each[1:]))
-    per_seed = [
-        float(np.mean([d.success_by_seed[d.seeds.index(s)] for d in each])) for s in sorted(seeds)
-    ]
-    return over_seeds(per_seed) if per_seed else None
+CLAIMS = (("dexpie", "bc"), ("dexpie", "hg_dagger"), ("dexpie", "recap"), ("dexpie", "hg_fast"))
+"""Comparisons with a claim attached (docs/protocol.md); all others are exploratory."""
+REFERENCES = ("bc", "hg_dagger", "hg_fast", "recap")
+"""Arms that every other arm is compared with."""
 
 
-Gain = tuple[str, Callable[[Sequence[ArmResult]], "Interval | None"]]
-GAINS: dict[str, tuple[Gain, ...]] = {
-    "ladder": (
-        ("gain_dexpie_bc", lambda r: mean_gain(select(r, "dexpie"), select(r, "bc"))),
-        ("gain_dexpie_recap", lambda r: mean_gain(select(r, "dexpie"), select(r, "recap"))),
-        ("gain_dexpie_hg_dagger", lambda r: mean_gain(select(r, "dexpie"), select(r, "hg_dagger"))),
-        ("gain_dexpie_hg_fast", lambda r: mean_gain(select(r, "dexpie"), select(r, "hg_fast"))),
-        ("gain_dexpie_paper_bc", lambda r: mean_gain(select(r, "dexpie_paper"), select(r, "bc"))),
-    ),
-    "async": (
-        (
-            "async_gain",
-            lambda r: mean_gain(select(r, "dexpie", "async"), select(r, "dexpie", "sync")),
-        ),
-    ),
-    "staged": (
-        (
-            "staged_gain",
-            lambda r: mean_gain(select(r, "dexpie", "staged"), select(r, "dexpie", "standard")),
-        ),
-    ),
-}
-"""Figures with a target, by experiment, in shares of success (0.37 are 37 points)."""
+def differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> list[Difference]:
+    """Every arm against the references, and against itself on other variants' data.
 
-
-def critic_reports(settings: ExperimentConfig, root: str | Path) -> list[dict[str, Any]]:
-    """What `dexpie critic report` said of every unit's critics, with ``unit`` and ``labels``."""
-    out = []
-    for unit in settings.units():
-        for path in sorted((Path(root) / unit.folder).glob("critic-*/report.json")):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            labels = path.parent.name.removeprefix("critic-")
-            out.append({"unit": unit.folder, "cell": unit.cell, "labels": labels, **content})
-    return out
-
-
-def to_plain(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[str, Any]:
-    """Plain values for results.json, keyed ``ladder.<cell>.<arm>``."""
-    single = len(settings.variants) == 1
-    out: dict[str, Any] = {}
+    Pairs without a training seed in common are left out: an unfinished run has some.
+    """
+    pairs: list[tuple[ArmResult, ArmResult]] = []
+    variants = [v.name for v in settings.variants]
     for r in results:
-        pooled, success, mean = r.pooled(), r.success(), r.restricted_mean_s()
-        out[r.key if single else f"{settings.name}.{r.cell}.{r.variant}.{r.arm}"] = {
-            "success": success.value,
-            "n": pooled.trials,
-            "seeds": len(r.seeds),
-            "interval": [success.low, success.high],
-            "by_seed": [s.success.value for s in r.by_seed()],
-            "median_s": pooled.median_s,
-            "restricted_mean_s": mean.value,
-            "restricted_mean_interval_s": [mean.low, mean.high],
-            "limit_s": r.limit_s,
-        }
-    for name, gain in GAINS.get(settings.name, ()):
-        value = gain(results)
-        if value is not None:
-            out[name] = {"value": value.value, "interval": [value.low, value.high]}
-    plain: dict[str, Any] = without_nan(out)
-    return plain
+        for b in results:
+            if b.cell != r.cell:
+                continue
+            if b.variant == r.variant and b.arm in REFERENCES and b.arm != r.arm:
+                turn = REFERENCES.index(r.arm) if r.arm in REFERENCES else len(REFERENCES)
+                if REFERENCES.index(b.arm) < turn:
+                    pairs.append((r, b))
+            elif b.arm == r.arm and variants.index(r.variant) < variants.index(b.variant):
+                pairs.append((r, b))
+    return [difference(r, b) for r, b in pairs if set(r.seeds) & set(b.seeds)]

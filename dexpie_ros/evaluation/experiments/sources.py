@@ -1,0 +1,145 @@
+"""Where an experiment's figures come from: policies, data and commits of every evaluation, the
+losses of every training, what the logs say of jobs that failed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexpie_ros import config as configs
+from dexpie_ros.evaluation.experiments.jobs import FAILED
+from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
+
+POINTS = 40
+"""Of a learning curve; more cannot be told apart in the figure."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one evaluation was made of; empty where the files do not say."""
+
+    unit: str
+    arm: str
+    policy_id: str
+    trained_at: str
+    """Commit of the code that trained the policy."""
+    evaluated_at: str
+    data_sha256: str
+    """Of the training windows."""
+
+
+def load_sources(settings: ExperimentConfig, root: str | Path) -> list[Source]:
+    """One for each evaluation that is there."""
+    out = []
+    for unit in settings.units():
+        folder = Path(root) / unit.folder
+        for arm in settings.variant(unit.variant).arms:
+            path = folder / "evaluation" / f"{arm}.json"
+            if not path.is_file():
+                continue
+            content = json.loads(path.read_text(encoding="utf-8"))
+            run_path = folder / "arms" / arm / "run.yaml"
+            run = configs.read_yaml(run_path) if run_path.is_file() else {}
+            out.append(
+                Source(
+                    unit.folder,
+                    arm,
+                    str(content.get("policy_id", "")),
+                    str(run.get("provenance", {}).get("commit", "")),
+                    str(content.get("provenance", {}).get("commit", "")),
+                    str(run.get("data_sha256", "")),
+                )
+            )
+    return out
+
+
+def commits(sources: Sequence[Source]) -> tuple[str, ...]:
+    """All commits whose code took part, sorted; a fair comparison has one."""
+    return tuple(sorted({c for s in sources for c in (s.trained_at, s.evaluated_at) if c}))
+
+
+def mixture(sources: Sequence[Source]) -> str:
+    """A warning where results of several commits stand side by side, else empty."""
+    found = commits(sources)
+    if len(found) < 2:
+        return ""
+    return (
+        f"These results mix {len(found)} commits of the code ({', '.join(found)}): a difference "
+        "between arms or seeds may be a difference between versions. Run the experiment anew in an "
+        "empty folder before claiming anything from it."
+    )
+
+
+def learning_curves(
+    settings: ExperimentConfig, root: str | Path, cell: str, variant: str
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Training loss by arm: steps (n,) and the mean loss over seeds (n,)."""
+    out = {}
+    for arm in settings.variant(variant).arms:
+        each: list[NDArray[np.float64]] = []
+        for unit in settings.units():
+            path = Path(root) / unit.folder / "arms" / arm / "metrics.jsonl"
+            if (unit.cell, unit.variant) == (cell, variant) and path.is_file():
+                each.append(_losses(path))
+        each = [c for c in each if len(c)]
+        if each:
+            last = min(c[-1, 0] for c in each)
+            first = max(c[0, 0] for c in each)
+            steps = np.linspace(first, last, POINTS)
+            losses = [np.interp(steps, c[:, 0], c[:, 1]) for c in each]
+            out[arm] = (steps, np.mean(losses, axis=0))
+    return out
+
+
+def _losses(path: Path) -> NDArray[np.float64]:
+    """Steps and losses (n, 2) of a metrics.jsonl; a line cut short by an interruption is skipped."""
+    rows: dict[int, float] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values: dict[str, Any] = json.loads(line)
+            rows[int(values["step"])] = float(values["loss"])
+        except (ValueError, KeyError):
+            continue
+    return np.array(sorted(rows.items()), np.float64).reshape(-1, 2)
+
+
+def failures(settings: ExperimentConfig, root: str | Path) -> tuple[str, ...]:
+    """What the logs of all units say of jobs that failed, also in earlier calls."""
+    out: dict[str, None] = {}
+    for unit in settings.units():
+        path = Path(root) / unit.folder / "log.txt"
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                if FAILED in line:
+                    out[f"{unit.folder}: {line}"] = None
+    return tuple(out)
+
+
+def critic_reports(settings: ExperimentConfig, root: str | Path) -> list[dict[str, Any]]:
+    """What `dexpie critic report` said of every unit's critics, with ``unit``, ``labels``, ``hash``."""
+    out = []
+    for unit in settings.units():
+        for path in sorted((Path(root) / unit.folder).glob("critic-*/report*.json")):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            about = path.parent / "critic.json"
+            known = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+            labels = path.parent.name.removeprefix("critic-")
+            if path.stem != "report":
+                labels = path.stem.removeprefix("report-")
+            out.append(
+                {
+                    "unit": unit.folder,
+                    "cell": unit.cell,
+                    "labels": labels,
+                    "hash": str(known.get("hash", "")),
+                    **content,
+                }
+            )
+    return out
