@@ -17,6 +17,7 @@ BENCHMARKS = {
     "episodes": ("dexpie_ros.episodes.benchmarks", "bench_episodes"),
     "simulation": ("dexpie_ros.simulation.benchmarks", "bench_simulation"),
     "critic": ("dexpie_ros.critic.benchmarks", "bench_critic"),
+    "web": ("dexpie_ros.web.benchmarks", "bench_web"),
     "graph": ("dexpie_ros.nodes.benchmarks", "bench_graph"),
 }
 """Name -> module and function; the function takes ``quick`` and gives figures by name."""

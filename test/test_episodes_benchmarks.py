@@ -10,7 +10,7 @@ from dexpie_ros.episodes.cache import Cache, CacheConfig
 
 def test_reference_and_cache_make_the_same_data(tmp_path):
     """The loop that the speed-up is measured against ends with the same pictures and poses."""
-    bag = bench._camera_bag(tmp_path / "e", 0.6, 0)
+    bag = bench.camera_bag(tmp_path / "e", 0.6, 0)
     bench.reference_ingest(bag, tmp_path / "plain")
     bench.reference_ingest(bag, tmp_path / "frugal", frugal=True)
     plain = np.load(tmp_path / "plain/e_camera_front_color_image_raw_compressed.npy")

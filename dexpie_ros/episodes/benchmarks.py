@@ -66,7 +66,7 @@ def bench_episodes(quick: bool = False) -> dict[str, float]:
 
 # -- ingest ----------------------------------------------------------------------------------------
 def _ingest(root: Path, episodes: int, seconds: float) -> dict[str, float]:
-    paths = [_camera_bag(root / f"bags/e{i}", seconds, i) for i in range(episodes)]
+    paths = [camera_bag(root / f"bags/e{i}", seconds, i) for i in range(episodes)]
     gigabytes = sum(find_bag(path).stat().st_size for path in paths) / 1e9
     pictures = episodes * seconds * CAMERA_HZ * len(_CAMERAS)
     work = _cpu()
@@ -132,7 +132,7 @@ def reference_ingest(directory: Path, out: Path, frugal: bool = False) -> None:
         np.save(out / f"{directory.name}{topic.replace('/', '_')}.npy", np.stack(chosen))
 
 
-def _camera_bag(directory: Path, seconds: float, seed: int) -> Path:
+def camera_bag(directory: Path, seconds: float, seed: int) -> Path:
     """A bag as the robot gives it: JPEG of textured pictures, all streams on their own clocks."""
     pictures = _pictures(seed, 20)
     streams = [_state(seconds), _steps(seconds)]
