@@ -58,7 +58,7 @@ class Encoder(nn.Module):
             images = images.to(self.mean.dtype).div_(255.0)
         else:
             low, high = images.aminmax()
-            if low < 0.0 or high > 1.0:
+            if not (low >= 0.0 and high <= 1.0):  # NaN is in no range
                 raise ValueError(
                     f"images from {low:.3g} to {high:.3g}; give uint8 or floats in 0 .. 1"
                 )
@@ -86,6 +86,11 @@ def build_encoder(config: PolicyConfig, load_weights: bool = True) -> Encoder | 
     if settings.weights == RANDOM:
         encoder.origin = f"{settings.arch}, random initialisation, as asked for"
         _log.warning("image encoder: %s", encoder.origin)
+        if settings.arch != "small_cnn" and settings.normalization == "frozen_batchnorm":
+            _log.warning(
+                "image encoder: frozen_batchnorm without weights normalises nothing (mean 0, "
+                "variance 1); set encoder.normalization=groupnorm and encoder.trainable=true"
+            )
         return encoder
     if not settings.weights:
         raise r3m.WeightsError(

@@ -8,8 +8,10 @@ R3M itself takes 0 .. 255 and its iDP3 fork 0 .. 1; here the encoder scales, so 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,21 @@ from dexpie_ros.policy.files import save_checkpoint
 
 _TRUNK = "module.convnet."
 _FORMAT = "dexpie-resnet/1"
+_BROKEN = (
+    pickle.PickleError,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch.load raises where bytes of a file are wrong: found by changing them at random."""
 
 
 class WeightsError(ValueError):
@@ -52,9 +69,11 @@ def read(path: str | Path) -> Weights:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     converted = file.with_name(file.name + ".safetensors")
     if converted.is_file():
-        weights = _read_safetensors(converted)
-        if weights.sha256 == digest:
-            return weights
+        # What cannot be read there is made anew: the original is at hand.
+        with contextlib.suppress(WeightsError):
+            weights = _read_safetensors(converted)
+            if weights.sha256 == digest:
+                return weights
     tensors = _read_published(file)
     metadata = {"format": _FORMAT, "sha256": digest, "source": file.name}
     try:
@@ -92,7 +111,7 @@ def load_into(trunk: nn.Module, weights: Weights) -> list[str]:
 def _read_published(file: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except _BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{file}: not a PyTorch file of plain tensors ({reason[:120]}); download R3M's model.pt "
@@ -104,9 +123,14 @@ def _read_published(file: Path) -> dict[str, Tensor]:
     tensors = {
         key[len(_TRUNK) :]: value.float().contiguous()
         for key, value in state.items()
-        if key.startswith(_TRUNK) and isinstance(value, Tensor) and not key.endswith("_tracked")
+        if isinstance(key, str) and key.startswith(_TRUNK) and isinstance(value, Tensor)
     }
-    tensors = {k: v for k, v in tensors.items() if not k.startswith("fc.")}
+    unused = ("fc.", "num_batches_tracked")
+    tensors = {
+        k: v
+        for k, v in tensors.items()
+        if not k.startswith(unused[0]) and not k.endswith(unused[1])
+    }
     if not tensors:
         raise WeightsError(f"{file}: has no keys {_TRUNK}*; expected the published R3M model.pt")
     return tensors
