@@ -24,7 +24,7 @@ from dexpie_ros.policy.files import save_checkpoint
 _TRUNK = "module.convnet."
 _FORMAT = "dexpie-resnet/1"
 _BROKEN = (
-    pickle.PickleError,
+    pickle.UnpicklingError,
     struct.error,
     ArithmeticError,
     AssertionError,
