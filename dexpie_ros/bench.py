@@ -19,6 +19,7 @@ BENCHMARKS = {
     "critic": ("dexpie_ros.critic.benchmarks", "bench_critic"),
     "web": ("dexpie_ros.web.benchmarks", "bench_web"),
     "graph": ("dexpie_ros.nodes.benchmarks", "bench_graph"),
+    "faults": ("dexpie_ros.nodes.fault_benchmarks", "bench_faults"),
 }
 """Name -> module and function; the function takes ``quick`` and gives figures by name."""
 

@@ -36,7 +36,7 @@ class ManusConfig:
     endpoint: str = "tcp://127.0.0.1:8000"
     """ZMQ address of the publisher; not used where ROS messages are offered."""
     side: Literal["left", "right"] = "right"
-    frozen_after: float = 0.5
+    frozen_after: float = 0.3
     """s of identical values until the glove counts as frozen; a worn glove never stands still."""
 
     def __post_init__(self) -> None:

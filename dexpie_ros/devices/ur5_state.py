@@ -91,7 +91,8 @@ class StateReader:
                 r.getActualTCPForce(),
             ]
         )  # fmt: skip
-        if not (np.abs(vectors) < 1e6).all():  # also false for NaN
+        # also false for NaN
+        if not (np.abs(vectors) < 1e6).all() or not 0 <= robot_time < 1e12:
             raise ImpossibleState("impossible values in the robot's state")
         self._robot_time, self._fresh_at = robot_time, time.monotonic()
         return RobotData(

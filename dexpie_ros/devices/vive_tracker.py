@@ -37,7 +37,7 @@ class ViveConfig:
     rate_hz: float = 120.0
     max_speed: float = 8.0
     """m/s; faster changes are jumps of the tracking and left out."""
-    frozen_after: float = 0.5
+    frozen_after: float = 0.3
     """s of a pose identical to the last bit until SteamVR counts as hung: it goes on giving the last
     one as valid, and a tracker at rest has noise."""
     path_registry: str = ""

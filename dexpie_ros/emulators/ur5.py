@@ -242,7 +242,7 @@ class Controller:
         }  # fmt: skip
 
     def trace(self, since_ns: int = 0) -> list[Any]:
-        """(time_ns, fastest joint rad/s, servo targets so far, TCP xyz) per cycle."""
+        """(time_ns, fastest joint, servo targets so far, TCP xyz, last change of the target in ns)."""
         return [entry for entry in self.robot.trace if entry[0] >= since_ns]
 
     def handlers(self) -> dict[str, Any]:

@@ -60,8 +60,9 @@ class Robot:
         self._watchdog, self._kicked = 0.0, 0.0
         self._stopped_at = -math.inf
         self._began = time.monotonic()
-        self.trace: deque[tuple[int, float, int, tuple[float, ...]]] = deque(maxlen=40_000)
-        """(time_ns, fastest joint rad/s, servo targets so far, TCP xyz) per cycle."""
+        self.trace: deque[tuple[int, float, int, tuple[float, ...], int]] = deque(maxlen=40_000)
+        """(time_ns, fastest joint rad/s, servo targets so far, TCP xyz, last change of the target in
+        ns) per cycle."""
         self.servo_count = 0
         self.target_changed_ns = 0
         self._last_servo: tuple[float, ...] = ()
@@ -165,6 +166,7 @@ class Robot:
                 float(np.abs(self.velocity).max()),
                 self.servo_count,
                 tuple(float(x) for x in position),
+                self.target_changed_ns,
             )
         )
 
