@@ -142,6 +142,26 @@ def test_a_chunk_is_human_only_if_all_of_it_is(episodes):
     assert (chunk_optimality(long, labels_for(long), full)[30:37] == 1).all()
 
 
+def test_a_share_of_human_steps_also_counts_where_the_policy_began():
+    episode = reach(5, 70, "correction", human=slice(30, 60))
+    labels, windows = labels_for(episode), episode_windows(episode, SPEC, 24)
+    whole = chunk_optimality(episode, labels, windows)
+    assert whole[:30] == pytest.approx(0.25), "all of it: what the policy began is its own"
+    half = chunk_optimality(episode, labels, windows, human_share=0.5)
+    # from step 18 on, 12 of the 24 steps that follow are human
+    assert half[:18] == pytest.approx(0.25) and (half[18:30] == 1).all()
+    assert (half[30:49] == 1).all()
+    assert (chunk_optimality(episode, labels, windows, human_share=0.0)[:7] == 0.25).all()
+    # where corrections are scored, or failed, a human chunk has no 1 to give
+    for change, outcome in ({"human_optimality": "scored"}, "success"), ({}, "failure"):
+        other = reach(5, 70, "correction", outcome, human=slice(30, 60))
+        meta = {**labels.meta, "settings": {"scoring": {**SCORING, **change}}}
+        scored = 1 / (1 + np.exp(-5 * labels.advantage.astype(float) / 0.01))
+        again = Labels(labels.value, labels.advantage, scored, meta)
+        got = chunk_optimality(other, again, windows, human_share=0.5)
+        assert got[18:30] == pytest.approx(scored[18:30])
+
+
 def test_missing_or_stale_labels_are_refused(episodes):
     with pytest.raises(DatasetError, match=r"episode-0: has no labels.*dexpie label"):
         build("dexpie", episodes, None, SPEC, 24)

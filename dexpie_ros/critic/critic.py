@@ -57,6 +57,7 @@ class Critic:
         metrics: dict[str, Any] | None = None,
         inputs: Sequence[str] = (),
         encode: ImageFeatures | None = None,
+        preset: str = "",
     ) -> None:
         self.settings = settings
         self.networks = tuple(networks)
@@ -66,6 +67,9 @@ class Critic:
         """Ids of all training episodes."""
         self.encode = encode
         """The image encoder, where ``settings.features.images`` asks for one."""
+        self.preset = preset
+        """Name of the preset that the config began with: its labels are made by the same, unless
+        something else is asked for. Empty where nobody said."""
         for network in self.networks:
             network.eval()
 
@@ -138,6 +142,7 @@ class Critic:
             {
                 "format": FORMAT,
                 "hash": self.hash,
+                "preset": self.preset,
                 "networks": len(self.networks),
                 "folds": self.folds,
                 "inputs": list(self.inputs),
@@ -173,7 +178,10 @@ class Critic:
         cameras = settings.features.images
         encode = ImageFeatures.load(settings.features, folder, device) if cameras else None
         metrics = _read_json(folder / "metrics.json")
-        critic = cls(settings, networks, about["folds"], metrics, about["inputs"], encode)
+        critic = cls(
+            settings, networks, about["folds"], metrics, about["inputs"], encode,
+            str(about.get("preset", "")),
+        )  # fmt: skip
         if critic.hash != about["hash"]:
             raise configs.ConfigError(
                 f"{folder}: contents do not match the hash {about['hash']} in critic.json; files "

@@ -183,10 +183,11 @@ def train_critic(
     episodes: Sequence[Episode],
     out_dir: str | Path | None = None,
     progress: Progress | None = None,
+    preset: str = "",
 ) -> Critic:
     """Train, measure and (with ``out_dir``) save a critic.
 
-    Episodes with ``use_for_critic: false`` are left out. Deterministic for a seed on one machine.
+    ``preset`` is the name that ``settings`` began with, kept for its labels. Episodes with ``use_for_critic: false`` are left out. Deterministic for a seed on one machine.
 
     Raises:
         CriticError: nothing to train on or to hold out, unannotated outcomes, mixed tasks.
@@ -212,6 +213,7 @@ def train_critic(
             {e.id: int(f) for e, f in zip(kept, fold, strict=True)},
             inputs=[e.id for e in kept],
             encode=encode,
+            preset=preset,
         )
     else:
         everything = np.ones(len(kept), bool)
@@ -219,7 +221,7 @@ def train_critic(
         for done in range(epoch):
             whole.epoch()
             report(settings.epochs + done + 1, settings.epochs + epoch, "critic, all episodes")
-        critic = Critic(settings, [whole.network], {}, None, [e.id for e in kept], encode)
+        critic = Critic(settings, [whole.network], {}, None, [e.id for e in kept], encode, preset)
     unseen = {
         i: held_out[fold[i]].value(data.features[i]).numpy().astype(np.float64)
         for i in range(len(kept))

@@ -136,7 +136,7 @@ class Collection:
 
     def for_training(self, use_for: str) -> Collection:
         """Usable episodes that ended in success or failure and are not excluded for ``critic`` or
-        ``actor``. Never those of an evaluation: its starts are held out.
+        ``actor`` (empty: excluded or not). Never those of an evaluation: its starts are held out.
         """
         judged = self.filter(
             outcome=("success", "failure"),

@@ -64,7 +64,9 @@ def add_label(groups: Any) -> None:
     parser.add_argument("critic", type=Path, help="directory of a critic")
     parser.add_argument("episodes", type=Path, nargs="+")
     parser.add_argument("--tag", default="best", help="name of these labels")
-    parser.add_argument("--preset", choices=PRESETS, default="best")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default=None, help="default: the critic's own, else best"
+    )
     parser.add_argument(
         "--from-tag", default="", help="start from the stored values of these labels: no network"
     )
@@ -112,12 +114,17 @@ def _overridden(value: Any, overrides: list[str], where: str) -> Any:
     return configs.from_dict(type(value), values, where)
 
 
-def _read(roots: list[Path]) -> list[Episode]:
+def _read(roots: list[Path], use_for: str = "critic") -> list[Episode]:
     from dexpie_ros.episodes.collection import Collection
 
     found: list[Episode] = []
     for root in roots:
-        found += Collection(root).for_training("critic").read()
+        found += Collection(root).for_training(use_for).read()
+    if not found:
+        where = ", ".join(str(root) for root in roots)
+        raise configs.ConfigError(
+            f"{where}: no episodes that ended in success or failure and may be used"
+        )
     return found
 
 
@@ -138,6 +145,7 @@ def _train(options: argparse.Namespace) -> int:
             episodes,
             options.output,
             lambda done, total, text: say(f"{text} {done}/{total}"),
+            options.preset,
         )
     held_out = critic.metrics["held_out"]
     print(f"critic {critic.hash} from {len(critic.inputs)} episodes in {options.output}")
@@ -169,10 +177,12 @@ def _label(options: argparse.Namespace) -> int:
     from dexpie_ros.episodes.labels import read_labels, write_labels
 
     torch.set_num_threads(1)
-    preset = labelling.PRESETS[options.preset]()
-    config = _overridden(preset, options.set, f"label preset {options.preset}")
     critic = Critic.load(options.critic)
-    episodes = _read(options.episodes)
+    name = options.preset or critic.preset or "best"
+    preset = labelling.PRESETS[name]()
+    config = _overridden(preset, options.set, f"label preset {name}")
+    # Also those that the critic must not learn from: the actor may, and wants a label of each.
+    episodes = _read(options.episodes, use_for="")
     if options.from_tag:
         stored = [read_labels(e.path, options.from_tag, critic.hash, len(e)) for e in episodes]
         labels = labelling.relabel(episodes, stored, config)
@@ -182,7 +192,7 @@ def _label(options: argparse.Namespace) -> int:
         write_labels(episode.path, options.tag, item)
     at = labels[0].meta
     print(
-        f"{len(labels)} episodes labelled as {options.tag}: "
+        f"{len(labels)} episodes labelled as {options.tag} (preset {name}): "
         f"q_low {at['q_low']:+.4f}, q_high {at['q_high']:+.4f}"
     )
     return 0

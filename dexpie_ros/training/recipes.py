@@ -27,7 +27,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from dexpie_ros import config as cfg
-from dexpie_ros.critic.optimality import ScoringConfig, Thresholds, score
+from dexpie_ros.critic.optimality import ScoringConfig, Thresholds, optimality, score
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels
 from dexpie_ros.geometry import Array
@@ -105,21 +105,21 @@ def build(
         for e in chosen
     ]
     windows = concatenate(parts)
-    optimality = np.ones(len(windows))
+    condition = np.ones(len(windows))
     if CONDITIONS[recipe] != "none":
         by_id = _labels_by_id(episodes, labels)
         pieces = [
             chunk_optimality(e, _label_of(e, by_id, recipe), part, human_share)
             for e, part in zip(chosen, parts, strict=True)
         ]
-        optimality = np.concatenate(pieces)
+        condition = np.concatenate(pieces)
         if CONDITIONS[recipe] == "binary":
             # f(q_low) = 0.5, so this is RECAP's A > q_low whichever kind the labels are.
-            optimality = (optimality > 0.5).astype(np.float64)
+            condition = (condition > 0.5).astype(np.float64)
     weight = np.ones(len(windows))
     if recipe == "dexhil":
         weight = _shared_weight(windows, chosen)
-    return TrainingSet(windows, optimality, weight, tuple(chosen))
+    return TrainingSet(windows, condition, weight, tuple(chosen))
 
 
 def select(recipe: str, episodes: Sequence[Episode]) -> list[Episode]:
@@ -160,8 +160,9 @@ def chunk_optimality(
 ) -> Array:
     """I of the windows of one episode (algorithm section 4).
 
-    The label of the window's first step; but where that is the 1 of a human step and the human did
-    not decide at least ``human_share`` of the chunk, what the critic says of it.
+    A chunk is human where people decided at least ``human_share`` of it; wherever it begins, it then
+    has the label of a human step. Any other chunk has the label of its first step, but where that
+    is the 1 of a human step, what the critic says of it.
     """
     if len(labels.optimality) != len(episode):
         raise DatasetError(
@@ -171,8 +172,9 @@ def chunk_optimality(
     value = np.asarray(labels.optimality, np.float64)[windows.tick]
     if episode.info.kind == "demonstration":
         return value
-    mixed = episode.human[windows.tick] & (windows.human < human_share - 1e-9)
-    if not mixed.any():
+    begins, enough = episode.human[windows.tick], windows.human >= human_share - 1e-9
+    mixed, joined = begins & ~enough, ~begins & enough & (windows.human > 0)
+    if not mixed.any() and not joined.any():
         return value
     meta = labels.meta
     try:
@@ -180,11 +182,13 @@ def chunk_optimality(
         at = Thresholds(float(meta["q_low"]), float(meta["q_high"]))
     except KeyError as error:
         raise DatasetError(
-            f"{episode.path}: its labels lack {error}, which chunks that end in human hands need; "
-            "label it again"
+            f"{episode.path}: its labels lack {error}, which chunks that people share with the "
+            "policy need; label it again"
         ) from None
-    scored = score(np.asarray(labels.advantage, np.float64), at, settings)[windows.tick]
-    return np.where(mixed, scored, value)
+    scored = score(np.asarray(labels.advantage, np.float64), at, settings)
+    human = optimality(scored, np.ones(len(episode), bool), episode.success, False, settings)
+    value = np.where(mixed, scored[windows.tick], value)
+    return np.where(joined, human[windows.tick], value)
 
 
 def _shorter_half(episodes: list[Episode]) -> list[Episode]:

@@ -208,7 +208,7 @@ class UnitRun:
         config = dataclasses.replace(critics.PRESETS[name](steps), seed=self.unit.seed)
         if self.settings.critic_epochs:
             config = dataclasses.replace(config, epochs=self.settings.critic_epochs)
-        critic = train_critic(config, episodes, target)
+        critic = train_critic(config, episodes, target, preset=name)
         labels = labelling.label(critic, episodes, labelling.PRESETS[name]())
         for episode, item in zip(episodes, labels, strict=True):
             write_labels(episode.path, name, item)
