@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from dexpie_ros import geometry
+from dexpie_ros.config import ConfigError, from_dict
 from dexpie_ros.episodes.align import (
     AlignConfig,
     hold,
@@ -38,6 +39,26 @@ def test_slerp_is_the_geodesic_of_geometry(seed, fraction):
         # Near a half turn both ways are equally short and either may be taken.
         if geometry.rotation_angle(a, b) < 3.1:
             assert np.allclose(geometry.quaternion_to_matrix(mine)[0], expected[:3, :3], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"latency_ms": {"/arm/tcp": 5.0}},
+            "nothing is aligned from /arm/tcp; there is: /arm/tcp_p",
+        ),
+        ({"latency_ms": {"/control/step": 5.0}}, "nothing is aligned from /control/step"),
+        ({"latency_ms": {"/arm/tcp_pose": float("nan")}}, "finite number"),
+        ({"tolerance_ms": -5}, "greater than or equal to 0"),
+        ({"tolerance_ms": float("inf")}, "finite number"),
+        ({"lost_ms": 0}, "greater than 0"),
+        ({"tolerance": 5}, "tolerance"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(AlignConfig, values)
 
 
 def test_slerp_of_tiny_and_no_rotations():

@@ -5,12 +5,15 @@ import json
 import shutil
 
 import factories
+import numpy as np
 import pytest
 
+from dexpie_ros.config import ConfigError
 from dexpie_ros.episodes import Collection, EpisodeError, read_episode
 from dexpie_ros.episodes.annotations import AnnotationConflict, read_annotations
 from dexpie_ros.episodes.bag_writer import BagWriter
 from dexpie_ros.episodes.commands import add_parser
+from dexpie_ros.episodes.formats.lerobot_in import read_lerobot
 
 
 def run(*arguments, play=None):
@@ -96,6 +99,21 @@ def test_show_and_report(root, capsys, tmp_path):
     run("report", root, "--picture", tmp_path / "p.png")
     out = capsys.readouterr().out
     assert "4 episodes" in out and (tmp_path / "p.png").stat().st_size > 5000
+
+
+def test_the_alignment_is_a_file(root, capsys, tmp_path):
+    pytest.importorskip("pyarrow")
+    file = tmp_path / "align.yaml"
+    file.write_text("latency_ms: {/hand/joint_states: 400}\ntolerance_ms: 1000\n")
+    run("show", "e000", "--root", root, "--align", file)
+    assert ", 0 out of tolerance" in capsys.readouterr().out
+    run("export", root, "--format", "lerobot", "--output", tmp_path / "a", "--align", file)
+    run("export", root, "--format", "lerobot", "--output", tmp_path / "b")
+    moved, plain = (read_lerobot(tmp_path / name)[0] for name in "ab")
+    assert np.array_equal(moved.hand[:-10], plain.hand[10:])
+    file.write_text("latency_ms: {/hand/joints: 40}")
+    with pytest.raises(ConfigError, match=r"align\.yaml.*nothing is aligned from /hand/joints"):
+        run("show", "e000", "--root", root, "--align", file)
 
 
 def test_repair(root, capsys):

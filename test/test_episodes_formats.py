@@ -1,5 +1,6 @@
 """Round trips through other people's formats."""
 
+import dataclasses
 import json
 
 import factories
@@ -8,7 +9,7 @@ import pytest
 from factories import Recipe
 
 from dexpie_ros import geometry
-from dexpie_ros.episodes import EpisodeError, read_episode
+from dexpie_ros.episodes import Collection, EpisodeError, read_episode
 from dexpie_ros.episodes.annotations import annotate
 from dexpie_ros.episodes.formats.as_bag import write_bag
 from dexpie_ros.episodes.formats.authors import import_authors
@@ -35,7 +36,12 @@ def episodes(tmp_path_factory):
         path = factories.write_episode(
             root / f"e{i}", recipe, outcome="failure" if i == 2 else "success", cause="tipped"
         )
-    annotate(path, interventions=[(factories.START_NS, factories.START_NS + 80_000_000)])
+    start, step = factories.START_NS, factories.STEP_NS
+    annotate(
+        path,
+        interventions=[(start, start + 2 * step), (start + 12 * step, start + 14 * step)],
+        stages=[(start + 4 * step, "place")],
+    )
     return [read_episode(root / f"e{i}") for i in range(3)]
 
 
@@ -61,7 +67,7 @@ def test_lerobot_and_back_is_bit_exact(episodes, tmp_path):
         assert np.array_equal(mine.human, true.human)
         for camera in ("front", "wrist"):
             assert np.array_equal(mine.images(camera)[5], true.images(camera)[5])
-    assert again[2].human.sum() == 2 and again[2].cause == "tipped"
+    assert again[2].human.sum() == 4 and again[2].cause == "tipped"
 
 
 def test_the_lerobot_files_follow_the_schema(episodes, tmp_path):
@@ -122,6 +128,9 @@ def test_import_makes_recorded_episodes(episodes, tmp_path):
         for name in ("tcp", "command_tcp", "human_tcp"):
             assert np.allclose(getattr(mine, name), getattr(true, name), atol=1e-12, equal_nan=True)
         assert mine.outcome == true.outcome and not mine.partial
+        assert (mine.events, mine.stages, mine.info) == (true.events, true.stages, true.info)
+        assert np.array_equal(mine.human, true.human)
+        assert (mine.intervention is None) == (true.intervention is None)
         assert np.array_equal(mine.images("wrist")[7], true.images("wrist")[7])
 
 
@@ -129,6 +138,17 @@ def test_writing_an_episode_as_a_bag_keeps_it(episodes, tmp_path):
     mine = read_episode(write_bag(tmp_path / "b", episodes[0]))
     equal(mine, episodes[0], [a for a in ARRAYS if not a.endswith("tcp")])
     assert np.allclose(mine.tcp, episodes[0].tcp, atol=1e-12)
+
+
+def test_what_was_partial_stays_so(episodes, tmp_path):
+    """Cut off after 8 steps, repaired, judged, exported: it does not come back as a whole one."""
+    episode = dataclasses.replace(
+        episodes[0], partial=True, problems=("its end is lost",), intervention=np.zeros(12, bool)
+    )
+    mine = read_episode(write_bag(tmp_path / "b", episode))
+    assert mine.partial and "imported from: its end is lost" in mine.problems[0]
+    assert mine.human.sum() == 0 and mine.source.any(), "corrected: nobody had a hand in it"
+    assert Collection(tmp_path).entries[0].status == "repaired"
 
 
 @pytest.mark.parametrize(

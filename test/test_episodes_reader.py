@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from factories import Recipe
 
-from dexpie_ros import geometry
+from dexpie_ros import geometry, messages
 from dexpie_ros.control.types import Source
 from dexpie_ros.episodes import AlignConfig, Collection, EpisodeError, read_episode
+from dexpie_ros.episodes.bag_writer import BagWriter
 
 
 def test_what_was_stamped_at_the_step_comes_back_bit_for_bit(tmp_path):
@@ -158,3 +159,16 @@ def test_an_arbiter_that_was_started_anew_ends_what_is_aligned(tmp_path, monkeyp
     assert len(episode) == before and episode.tick.tolist() == list(range(1, before + 1))
     assert episode.partial
     assert any(f"the {60 - before} steps since then" in problem for problem in episode.problems)
+
+
+def test_a_bag_of_another_program_is_told_from_a_broken_episode(tmp_path):
+    store = messages.bag_typestore()
+    kind = "std_msgs/msg/String"
+    with BagWriter(tmp_path / "foreign", durable=False) as writer:
+        writer.add_topic("/chatter", kind, store.generate_msgdef(kind, ros_version=2)[0], "", "")
+        writer.finish({})
+    for read in (read_episode, lambda path: Collection(path).entries[0].info):
+        with pytest.raises(EpisodeError, match="another program") as caught:
+            read(tmp_path / "foreign")
+        assert str(tmp_path / "foreign") in str(caught.value)
+        assert "import" not in str(caught.value) and "discard" not in str(caught.value)

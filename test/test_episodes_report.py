@@ -64,6 +64,29 @@ def test_an_empty_collection_is_reported_too(tmp_path):
     picture(figures, tmp_path / "empty.png")
 
 
+def test_annotated_stages_are_counted_apart(root):
+    """The operator drove steps 15 to 30 of 55; the episode failed where it stood at the end."""
+    start, step = factories.START_NS, factories.STEP_NS
+    stages = [(start + 20 * step, "place"), (start + 40 * step, "retreat")]
+    annotate(root / "e003", stages=stages, outcome="failure", cause="tipped")
+    figures = report(Collection(root))
+    parts = {g.stage: g for g in figures.groups if g.kind == "correction"}
+    assert {k: (g.episodes, g.steps, g.human_steps) for k, g in parts.items()} == {
+        "": (2, 20 + 55, 5 + 15), "place": (1, 20, 10), "retreat": (1, 15, 0),
+    }  # fmt: skip
+    assert {k: (g.successes, g.failures, g.causes) for k, g in parts.items()} == {
+        "": (2, 0, ()), "place": (1, 0, ()), "retreat": (0, 1, (("tipped", 1),)),
+    }  # fmt: skip
+    assert parts["place"].median_s == pytest.approx(0.8) and parts["retreat"].with_intervention == 0
+    # As a whole it is one episode, and a failure.
+    assert (figures.total.episodes, figures.total.failures) == (8, 3)
+    # What cannot be read counts as a whole, and is said.
+    (root / "e003/e003_0.mcap").write_bytes(b"\x89MCAP0\r\n" * 2)
+    broken = report(Collection(root))
+    assert broken.total.episodes == 8 and "e003" in broken.errors[0]
+    assert {g.stage for g in broken.groups if g.kind == "correction"} == {""}
+
+
 def test_segments_outside_the_episode_do_not_count(root):
     """Another program may have written them; the list and the arrays say the same."""
     start = factories.START_NS

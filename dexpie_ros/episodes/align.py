@@ -8,11 +8,14 @@ the step is taken as it is, bit for bit. How old a value is, is kept, and decide
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from dexpie_ros import config, geometry
+from dexpie_ros.contract import CAMERAS
 from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.geometry import Array
 
@@ -20,17 +23,37 @@ Times = NDArray[np.int64]
 Index = NDArray[np.int64]
 
 
+ALIGNED = (
+    "/arm/tcp_pose",
+    "/arm/joint_states",
+    "/hand/joint_states",
+    "/simulation/state",
+    *(f"/camera/{name}/color/image_raw{kind}" for name in CAMERAS for kind in ("", "/compressed")),
+)
+"""What is put onto the control steps; the steps themselves are the time."""
+
+
 @config.config
 class AlignConfig:
     """Settings of the alignment."""
 
-    tolerance_ms: float = 15.0
+    tolerance_ms: float = Field(15.0, ge=0, allow_inf_nan=False)
     """How much older a sample may be than it would be had its stream lost nothing; more flags the
     step. (The newest sample of a healthy 25 Hz stream is up to 40 ms old.)"""
-    lost_ms: float = 1000.0
+    lost_ms: float = Field(1000.0, gt=0, allow_inf_nan=False)
     """Older than this, a measurement is not used at all: NaN."""
-    latency_ms: dict[str, float] = field(default_factory=dict)
+    latency_ms: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = field(
+        default_factory=dict
+    )
     """By topic: how much later than the event a sample is stamped (exposure, bus, driver)."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.latency_ms) - set(ALIGNED))
+        if unknown:
+            raise ValueError(
+                f"latency_ms: nothing is aligned from {', '.join(unknown)}; there is: "
+                + ", ".join(ALIGNED)
+            )
 
     def latency_ns(self, topic: str) -> int:
         return round(self.latency_ms.get(topic, 0.0) * 1e6)

@@ -48,6 +48,12 @@ class Aligned:
 
 def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
     """Align a bag. EpisodeError names file, topic and remedy where that cannot be done rightly."""
+    start_ns = recorded_start(bag.metadata, bag.path.parent)
+    if start_ns is None:
+        raise EpisodeError(
+            f"{bag.path}: neither a sound description in the bag nor an episode.json beside it: either "
+            "recorded by another program, and no episode, or episode.json must be restored from a backup"
+        )
     missing = [t for t in (STEP, TCP, JOINTS, HAND) if not len(bag.messages.get(t, ()))]
     if missing:
         recorded = ", ".join(sorted(t for t, s in bag.messages.items() if len(s))) or "nothing"
@@ -57,12 +63,6 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
             + "".join(f"; {problem}" for problem in bag.problems[:3])
         )
     problems = list(bag.problems)
-    start_ns = recorded_start(bag.metadata, bag.path.parent)
-    if start_ns is None:
-        raise EpisodeError(
-            f"{bag.path}: neither a sound description in the bag nor an episode.json beside it: what "
-            "came before the episode cannot be told from it; restore one of them from a backup"
-        )
     steps = streams.read_steps(bag, STEP, start_ns)
     grid = _Grid(steps, settings, bag.path, problems)
     onto = _Onto(bag, settings, grid.times, grid.missing.copy(), problems)

@@ -43,7 +43,7 @@ from dexpie_ros.episodes.episode import Episode, EpisodeError
 from dexpie_ros.episodes.images import IMAGE_SIZE, Image, RecordedImages, shrink
 from dexpie_ros.episodes.reader import assemble
 
-FORMAT = 1
+FORMAT = 2
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 Progress = Callable[[int, int, str], None]
 

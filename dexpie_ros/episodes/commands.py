@@ -101,6 +101,7 @@ def _as_json(entry: Entry) -> dict[str, Any]:
 def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("episode", help="id, beginning of an id, or directory")
     filtering.add_root(parser)
+    filtering.add_align(parser)
     parser.add_argument("--label", default="", metavar="TAG", help="labels to show; default: all")
     parser.add_argument("--width", type=int, default=0, help="columns; default: the terminal's")
 
@@ -108,7 +109,8 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
 def _show(options: argparse.Namespace) -> int:
     from dexpie_ros.episodes.show import lines
 
-    for line in lines(filtering.find(options), options.label, options.width):
+    align = filtering.alignment(options)
+    for line in lines(filtering.find(options), options.label, options.width, align):
         print(line)
     return 0
 
@@ -134,6 +136,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     filtering.add_arguments(parser)
     parser.add_argument("--format", required=True, choices=("lerobot", "robomimic"))
     parser.add_argument("--output", required=True, type=Path, help="new directory or .hdf5 file")
+    filtering.add_align(parser)
     parser.add_argument(
         "--whole", action="store_true", help="leave out episodes with steps that were lost"
     )
@@ -143,7 +146,7 @@ def _export(options: argparse.Namespace) -> int:
     from dexpie_ros.episodes.formats.lerobot_out import export_lerobot
     from dexpie_ros.episodes.formats.robomimic import export_robomimic
 
-    episodes = filtering.choose(options).read()
+    episodes = filtering.choose(options).read(filtering.alignment(options))
     if options.whole:
         episodes = [e for e in episodes if not e.partial and not e.flags.any()]
     if options.format == "lerobot":

@@ -103,8 +103,8 @@ def _checked_store(bag: BagReader, topic: str, expected: str) -> Any:
     kind = bag.messages[topic].type
     if kind != expected:
         raise EpisodeError(
-            f"{bag.path}: {topic}: holds {kind}, expected {expected}; recorded by another program? "
-            "Import it instead (`dexpie episodes import`)"
+            f"{bag.path}: {topic}: holds {kind}, expected {expected}: another program published it "
+            "under this name; remap that one, and exclude the episode"
         )
     return _store(bag, topic, expected)
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from dexpie_ros import config
+from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.collection import Collection, Entry
 from dexpie_ros.episodes.episode import KINDS, EpisodeError, Outcome
 
@@ -30,6 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--use-for", default="", choices=("critic", "actor"))
     parser.add_argument("--cause", default="")
+
+
+def add_align(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--align", type=Path, metavar="FILE",
+        help="YAML: tolerance_ms, lost_ms and, by topic, latency_ms",
+    )  # fmt: skip
+
+
+def alignment(options: argparse.Namespace) -> AlignConfig:
+    """ConfigError for a file that holds anything else."""
+    return config.load(AlignConfig, options.align)
 
 
 def choose(options: argparse.Namespace) -> Collection:

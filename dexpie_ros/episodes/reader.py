@@ -76,14 +76,19 @@ def describe(directory: str | Path, bag: BagReader | None = None) -> tuple[Episo
                 break
     if content is None:
         raise EpisodeError(
-            f"{directory}: neither a sound episode.json nor a description in the bag; a bag of "
-            "another program is read with `dexpie episodes import`"
+            f"{directory}: neither a sound episode.json nor a description in the bag: recorded by "
+            "another program, so not an episode; restore episode.json if it was one"
         )
     if content.status == "recording":
         problems.append(
             f"{directory}: the recording was never finished; `dexpie episodes repair` makes it whole"
         )
     if content.status == "repaired":
-        lost = content.repair.get("lost_bytes", "?")
-        problems.append(f"{directory}: cut off and repaired since; its end ({lost} bytes) is lost")
+        lost, before = content.repair.get("lost_bytes"), content.repair.get("problems", ())
+        if lost is None and before:
+            problems.append(f"{directory}: partial where it was imported from: {before[0]}")
+        else:
+            problems.append(
+                f"{directory}: cut off and repaired since; its end ({lost} bytes) is lost"
+            )
     return content, problems

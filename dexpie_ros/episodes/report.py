@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from dexpie_ros.control.types import STEP_NS
+from dexpie_ros.episodes.annotations import read_annotations
 from dexpie_ros.episodes.collection import Collection, Entry
-from dexpie_ros.episodes.episode import KINDS
+from dexpie_ros.episodes.episode import KINDS, EpisodeError
+from dexpie_ros.episodes.reader import read_episode
 
 
 @dataclass(frozen=True)
 class Group:
-    """Episodes of one kind, stage and policy."""
+    """Episodes of one kind, stage and policy; of an episode with annotated stages the part in it."""
 
     kind: str
     stage: str
@@ -82,21 +86,23 @@ class Report:
 
 
 def report(collection: Collection) -> Report:
-    """Count what is there. Reads descriptions only, no bags."""
+    """Count what is there. Reads descriptions only; bags only of episodes with annotated stages."""
     known = [entry for entry in collection if entry.content is not None]
+    errors = [entry.error for entry in collection if entry.error]
+    parts = [part for entry in known for part in _parts(entry, errors)]
     keys = sorted(
-        {_key(entry) for entry in known},
+        {part.key for part in parts},
         key=lambda k: (list(KINDS).index(k[0]) if k[0] in KINDS else 9, *k[1:]),
     )
     return Report(
         root=collection.root,
-        groups=tuple(_group(*key, [e for e in known if _key(e) == key]) for key in keys),
-        total=_group("all", "", "", known),
+        groups=tuple(_group(*key, [part for part in parts if part.key == key]) for key in keys),
+        total=_group("all", "", "", [_whole(entry) for entry in known]),
         statuses=dict(Counter(entry.status for entry in collection)),
         excluded_from_critic=sum(not e.info.use_for_critic for e in known),
         excluded_from_actor=sum(not e.info.use_for_actor for e in known),
         messages_dropped=sum(_dropped(e) for e in known),
-        errors=tuple(entry.error for entry in collection if entry.error),
+        errors=tuple(errors),
     )
 
 
@@ -125,17 +131,62 @@ def picture(report: Report, path: str | Path) -> None:
     figure.savefig(path)
 
 
-def _group(kind: str, stage: str, policy_id: str, entries: Iterable[Entry]) -> Group:
-    contents = [entry.content for entry in entries if entry.content is not None]
+@dataclass(frozen=True)
+class _Part:
+    """One stage of an episode, or all of it."""
+
+    key: tuple[str, str, str]
+    steps: int
+    human_steps: int
+    outcome: str
+    cause: str
+
+
+def _whole(entry: Entry) -> _Part:
+    assert entry.content is not None
+    info, content = entry.info, entry.content
+    key = (info.kind, info.stage, info.policy_id)
+    return _Part(key, content.steps, content.human_steps, info.outcome, info.cause)
+
+
+def _parts(entry: Entry, errors: list[str]) -> list[_Part]:
+    """By annotated stages: those before the last have succeeded, the last ended as the episode."""
+    whole = _whole(entry)
+    if not read_annotations(entry.path).current.stages:
+        return [whole]
+    try:
+        episode = read_episode(entry.path)
+    except EpisodeError as error:
+        errors.append(str(error))
+        return [whole]
+    stages = np.array(episode.stage_names)
+    names = list(dict.fromkeys(episode.stage_names))
+    judged = "success" if whole.outcome in ("success", "failure") else whole.outcome
+    parts = []
+    for name in names:
+        rows, last = stages == name, name == stages[-1]
+        parts.append(
+            _Part(
+                (whole.key[0], name, whole.key[2]),
+                int(rows.sum()),
+                int(episode.human[rows].sum()),
+                whole.outcome if last else judged,
+                whole.cause if last else "",
+            )
+        )
+    return parts
+
+
+def _group(kind: str, stage: str, policy_id: str, contents: Sequence[_Part]) -> Group:
     lengths = [c.steps * STEP_NS / 1e9 for c in contents]
-    causes = Counter(c.info.cause for c in contents if c.info.outcome == "failure")
+    causes = Counter(c.cause for c in contents if c.outcome == "failure")
     return Group(
         kind=kind,
         stage=stage,
         policy_id=policy_id,
         episodes=len(contents),
-        successes=sum(c.info.outcome == "success" for c in contents),
-        failures=sum(c.info.outcome == "failure" for c in contents),
+        successes=sum(c.outcome == "success" for c in contents),
+        failures=sum(c.outcome == "failure" for c in contents),
         steps=sum(c.steps for c in contents),
         human_steps=sum(c.human_steps for c in contents),
         median_s=median(lengths) if lengths else 0.0,
@@ -143,10 +194,6 @@ def _group(kind: str, stage: str, policy_id: str, entries: Iterable[Entry]) -> G
         with_intervention=sum(c.human_steps > 0 for c in contents),
         causes=tuple(causes.most_common()),
     )
-
-
-def _key(entry: Entry) -> tuple[str, str, str]:
-    return entry.info.kind, entry.info.stage, entry.info.policy_id
 
 
 def _dropped(entry: Entry) -> int:

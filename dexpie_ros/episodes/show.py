@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dexpie_ros import config, geometry
 from dexpie_ros.control.types import STEP_NS, Mode, Source
 from dexpie_ros.episodes import health
+from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.annotations import read_annotations
 from dexpie_ros.episodes.collection import Entry
 from dexpie_ros.episodes.episode import Episode
@@ -59,13 +60,15 @@ def marks(there: NDArray[np.bool_], width: int, mark: str = "x") -> str:
     return "".join(mark if there[part].any() else " " for part in columns(len(there), width))
 
 
-def lines(entry: Entry, tag: str = "", width: int = 0) -> Iterator[str]:
+def lines(
+    entry: Entry, tag: str = "", width: int = 0, settings: AlignConfig | None = None
+) -> Iterator[str]:
     """What `dexpie episodes show` prints. ``tag``: labels to show; empty: all that are there."""
     width = width or shutil.get_terminal_size((110, 24)).columns
     if entry.content is not None:
         yield health.summary(entry.content)
         yield ", ".join(_facts(entry))
-    episode = read_episode(entry.path)
+    episode = read_episode(entry.path, settings)
     yield ""
     tags = (tag,) if tag else label_tags(entry.path)
     labels = [(name, read_labels(entry.path, name, steps=len(episode))) for name in tags]

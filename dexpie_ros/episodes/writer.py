@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -146,14 +146,22 @@ class EpisodeWriter:
         return [name for name, stream in self.streams.items() if stream.late(now_ns)]
 
     def finish(
-        self, outcome: str = "", cause: str = "", statistics: Mapping[str, Any] | None = None
+        self,
+        outcome: str = "",
+        cause: str = "",
+        statistics: Mapping[str, Any] | None = None,
+        missing: Sequence[str] = (),
     ) -> EpisodeInfo:
-        """Close the bag whole, with its result. ``statistics`` (JSON) is kept with the episode."""
+        """Close the bag whole, with its result. ``statistics`` (JSON) is kept with the episode.
+
+        ``missing``: what the recording lacks, in words, where it was partial before it came here.
+        """
         if outcome not in get_args(Outcome):
             raise EpisodeError(
                 f"outcome {outcome!r}: expected success, failure, aborted or nothing"
             )
-        return self._close("finished", cast(Outcome, outcome), cause, statistics)
+        status = "repaired" if missing else "finished"
+        return self._close(status, cast(Outcome, outcome), cause, statistics, missing)
 
     def abort(self, cause: str = "") -> EpisodeInfo:
         """Close the bag whole, but marked as aborted: kept, not used for training."""
@@ -178,7 +186,12 @@ class EpisodeWriter:
             self.abort("" if error is None else f"{type(error).__name__}: {error}")
 
     def _close(
-        self, status: str, outcome: Outcome, cause: str, statistics: Mapping[str, Any] | None
+        self,
+        status: str,
+        outcome: Outcome,
+        cause: str,
+        statistics: Mapping[str, Any] | None,
+        missing: Sequence[str] = (),
     ) -> EpisodeInfo:
         if self._closed:
             raise EpisodeError(f"{self.directory}: the episode is already closed")
@@ -195,6 +208,7 @@ class EpisodeWriter:
             messages=self._bag.count,
             start_ns=self.start_ns,
             statistics={**(statistics or {}), "streams": streams, "silent": silent},
+            repair={"problems": list(missing)} if missing else {},
         )
         self._bag.add_metadata(RECORD_NAME, to_record(end))
         custom = {"episode_id": self.info.episode_id, "kind": self.info.kind, "outcome": outcome}

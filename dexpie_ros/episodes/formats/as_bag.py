@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,13 @@ from dexpie_ros.contract import recorded_topics
 from dexpie_ros.control.types import (
     ARM_JOINTS,
     HAND_JOINTS,
+    STEP_NS,
     Command,
     ControlStep,
     Mode,
     Source,
 )
+from dexpie_ros.episodes.annotations import annotate
 from dexpie_ros.episodes.episode import Episode, EpisodeInfo
 from dexpie_ros.episodes.images import RecordedImages, encode_jpeg
 from dexpie_ros.episodes.writer import EpisodeWriter, WriterConfig
@@ -26,13 +29,16 @@ from dexpie_ros.geometry import Array, Pose
 
 Message = tuple[int, str, bytes]
 """(stamp in ns, topic, CDR)"""
+EVENTS = "/simulation/events"
+"""The topic of the contract for what was noted, by whomever."""
 
 
 def write_bag(directory: str | Path, episode: Episode) -> Path:
     """Record ``episode`` in ``directory`` (new): one message per step and topic, with its stamp.
 
     Poses pass through quaternions: they come back equal to about 1e-15. A control step whose
-    command is NaN is not written, for it was not recorded.
+    command is NaN is not written, for it was not recorded. Stages and corrected segments become the
+    first revision of its annotations; an episode that was partial stays so.
     """
     rows: list[Message] = []
     for k, stamp in enumerate(episode.time_ns.tolist()):
@@ -42,17 +48,46 @@ def write_bag(directory: str | Path, episode: Episode) -> Path:
         rows += _world(episode, k, stamp)
         rows += _pictures(episode, k, stamp)
         rows += step_messages(episode, k, stamp)
-    return record(directory, episode.info, rows, images=bool(episode.cameras))
+    rows += [
+        (time_ns, EVENTS, messages.serialize(messages.bag().text(text)))
+        for time_ns, text in episode.events
+    ]
+    missing = (episode.problems or ("nothing says why",)) if episode.partial else ()
+    record(directory, episode.info, rows, bool(episode.cameras), missing)
+    changes: dict[str, Any] = {}
+    if episode.stages:
+        changes["stages"] = list(episode.stages)
+    if episode.intervention is not None:
+        changes["interventions"] = _segments(episode.intervention, episode.time_ns)
+    if changes:
+        annotate(directory, author="import", comment="as imported", **changes)
+    return Path(directory)
 
 
-def record(directory: str | Path, info: EpisodeInfo, rows: Sequence[Message], images: bool) -> Path:
-    """Write messages as a finished episode; outcome and cause come from ``info``."""
+def _segments(rows: NDArray[np.bool_], time_ns: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """[from, to) in ns, so that exactly these steps lie within."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], rows, [False]]).astype(np.int8)))
+    times = [*time_ns.tolist(), int(time_ns[-1]) + STEP_NS]
+    return [(times[a], times[b]) for a, b in edges.reshape(-1, 2)]
+
+
+def record(
+    directory: str | Path,
+    info: EpisodeInfo,
+    rows: Sequence[Message],
+    images: bool,
+    missing: Sequence[str] = (),
+) -> Path:
+    """Write messages as a finished episode; outcome and cause come from ``info``.
+
+    ``missing``: in words what the source lacked.
+    """
     topics = recorded_topics("jpeg" if images else "none")
     open_info = dataclasses.replace(info, outcome="", cause="")
     with EpisodeWriter(directory, open_info, topics, WriterConfig(durable=False)) as writer:
         for stamp, topic, cdr in sorted(rows, key=lambda row: row[0]):
             writer.write(topic, cdr, stamp, stamp)
-        writer.finish(info.outcome, info.cause, {"imported": True})
+        writer.finish(info.outcome, info.cause, {"imported": True}, missing)
     return Path(directory)
 
 
