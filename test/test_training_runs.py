@@ -10,6 +10,7 @@ from test_training_loop import FAST, Stop, config
 from test_training_recipes import labels_for
 
 from dexpie_ros.config import ConfigError, read_yaml
+from dexpie_ros.policy.settings import ActionConfig, DiffusionConfig
 from dexpie_ros.training.dataset import episodes_hash
 from dexpie_ros.training.train import train_actor
 
@@ -68,3 +69,43 @@ def test_what_a_killed_run_left_is_cleared_away(episodes, tmp_path):
     train_actor(config(), episodes, None, tmp_path)
     names = {"checkpoint.safetensors", "metrics.jsonl", "policy", "run.yaml"}
     assert {p.name for p in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"diffusion": DiffusionConfig(prediction="epsilon")}, "diffusion.prediction=sample"),
+        ({"diffusion": DiffusionConfig(prediction="sample", train_steps=50)}, "train_steps=100"),
+        (
+            {"diffusion": DiffusionConfig(prediction="sample", schedule="linear")},
+            "schedule=squaredcos_cap_v2",
+        ),
+        ({"action": ActionConfig(hand_symmetric=False)}, "action.hand_symmetric=True"),
+        ({"action": ActionConfig(position_normalization="identity")}, "=isotropic"),
+    ],
+)
+def test_a_start_from_weights_that_mean_something_else_is_refused(
+    episodes, tmp_path, changes, says
+):
+    first = train_actor(config(), episodes, None, tmp_path / "first")
+    second = replace(config(**changes), init_from=str(first))
+    with pytest.raises(ConfigError, match=says):
+        train_actor(second, episodes, None, tmp_path / "second")
+
+
+def test_a_start_whose_normaliser_does_not_cover_the_new_windows_is_refused(episodes, tmp_path):
+    first = train_actor(config(), episodes, None, tmp_path / "first")
+    second = replace(config(), init_from=str(first))
+    train_actor(second, episodes, None, tmp_path / "second")
+
+    def wider(poses, factor=3.0):
+        poses = poses.copy()
+        poses[:, :3, 3] *= factor
+        return poses
+
+    far = [
+        replace(e, tcp=wider(e.tcp), command_tcp=wider(e.command_tcp), info=e.info)
+        for e in episodes
+    ]
+    with pytest.raises(ConfigError, match=r"does not cover these windows: an action lies at [12]"):
+        train_actor(second, far, None, tmp_path / "third")

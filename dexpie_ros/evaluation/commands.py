@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dexpie_ros import config as configs
 
 if TYPE_CHECKING:
+    from dexpie_ros.critic.settings import FeatureConfig
     from dexpie_ros.episodes.episode import Episode
     from dexpie_ros.evaluation.experiments.jobs import Status
 
@@ -114,12 +115,21 @@ def _overridden(value: Any, overrides: list[str], where: str) -> Any:
     return configs.from_dict(type(value), values, where)
 
 
-def _read(roots: list[Path], use_for: str = "critic") -> list[Episode]:
+def _read(
+    roots: list[Path], features: FeatureConfig | None = None, use_for: str = "critic"
+) -> list[Episode]:
+    """Episodes to judge; their pictures, where ``features`` want any, from the cache beside them."""
+    from dexpie_ros.episodes.cache import Cache, CacheConfig
     from dexpie_ros.episodes.collection import Collection
 
     found: list[Episode] = []
     for root in roots:
-        found += Collection(root).for_training(use_for).read()
+        collection = Collection(root).for_training(use_for)
+        if features is None or not features.images:
+            found += collection.read()
+            continue
+        settings = CacheConfig(cameras=features.images, image_size=features.encoder.image_size)
+        found += Cache(root.absolute().parent / "cache", settings).episodes(collection)
     if not found:
         where = ", ".join(str(root) for root in roots)
         raise configs.ConfigError(
@@ -138,7 +148,7 @@ def _train(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     preset = settings.PRESETS[options.preset](options.max_steps)
     config = _overridden(preset, options.set, f"critic preset {options.preset}")
-    episodes = _read(options.episodes)
+    episodes = _read(options.episodes, config.features)
     with _line() as say:
         critic = train_critic(
             config,
@@ -181,8 +191,9 @@ def _label(options: argparse.Namespace) -> int:
     name = options.preset or critic.preset or "best"
     preset = labelling.PRESETS[name]()
     config = _overridden(preset, options.set, f"label preset {name}")
+    features = None if options.from_tag else critic.settings.features
     # Also those that the critic must not learn from: the actor may, and wants a label of each.
-    episodes = _read(options.episodes, use_for="")
+    episodes = _read(options.episodes, features, use_for="")
     if options.from_tag:
         stored = [read_labels(e.path, options.from_tag, critic.hash, len(e)) for e in episodes]
         labels = labelling.relabel(episodes, stored, config)

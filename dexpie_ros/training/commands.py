@@ -27,12 +27,16 @@ def add_actor(actions: Any) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, help="an interrupted run resumes there"
     )
+    parser.add_argument(
+        "--cache", type=Path, default=None, help="of pictures; default: cache beside the episodes"
+    )
     parser.set_defaults(run=_train_actor)
 
 
 def _train_actor(options: argparse.Namespace) -> int:
     from rich.progress import Progress, TextColumn
 
+    from dexpie_ros.episodes.cache import Cache, CacheConfig
     from dexpie_ros.episodes.collection import Collection
     from dexpie_ros.episodes.labels import read_labels
     from dexpie_ros.policy.observation import ObservationSpec
@@ -40,16 +44,13 @@ def _train_actor(options: argparse.Namespace) -> int:
     from dexpie_ros.training.train import ActorConfig, actor_preset, train_actor
 
     collection = Collection(options.episodes).for_training("actor")
-    episodes = collection.read()
-    if not episodes:
-        raise configs.ConfigError(f"{options.episodes}: no finished episodes to train on")
     if options.recipe in NEEDS_LABELS and not options.labels:
         raise configs.ConfigError(
             f"recipe {options.recipe} needs labels: run `dexpie label`, then give --labels TAG"
         )
-    labels = None
-    if options.labels:
-        labels = {e.id: read_labels(e.path, options.labels, steps=len(e)) for e in episodes}
+    episodes = collection.read()
+    if not episodes:
+        raise configs.ConfigError(f"{options.episodes}: no finished episodes to train on")
     names = tuple(sorted({name for e in episodes for name in e.object_names}))
     spec = None
     if options.preset == "cpu" and names:
@@ -60,14 +61,29 @@ def _train_actor(options: argparse.Namespace) -> int:
     for override in options.set:
         configs.set_override(values, override)
     settings = configs.from_dict(ActorConfig, values, str(options.config or "actor settings"))
+    labels = None
+    if options.labels:
+        labels = {e.id: read_labels(e.path, options.labels, steps=len(e)) for e in episodes}
     with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}")) as bars:
+        cameras, size = settings.policy.observation.images, settings.policy.encoder.image_size
+        if cameras:
+            reading = bars.add_task("pictures into the cache", total=None, loss="")
+            root = options.cache or options.episodes.absolute().parent / "cache"
+            episodes = Cache(root, CacheConfig(cameras=cameras, image_size=size)).episodes(
+                collection,
+                lambda done, total, text: bars.update(reading, completed=done, total=total),
+            )
+            bars.remove_task(reading)
         task = bars.add_task(f"actor, {options.recipe}", total=None, loss="")
 
         def report(step: Step) -> None:
             shown = f"loss {step.loss:.4f}, {step.samples_per_s:.0f} samples/s"
             bars.update(task, completed=step.step, total=step.total, loss=shown)
 
-        policy = train_actor(settings, episodes, labels, options.output, report)
+        def encoding(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total, loss="pictures through the encoder")
+
+        policy = train_actor(settings, episodes, labels, options.output, report, encoding)
     print(f"policy: {policy}")
     return 0
 

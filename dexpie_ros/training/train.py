@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import yaml
 from pydantic import Field
@@ -15,6 +16,7 @@ from pydantic import Field
 from dexpie_ros import config as cfg
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels
+from dexpie_ros.policy.actions import POSITION
 from dexpie_ros.policy.actor import Actor
 from dexpie_ros.policy.encoders import build_encoder
 from dexpie_ros.policy.files import remove_leftovers
@@ -58,7 +60,7 @@ class ActorConfig:
     loop: LoopConfig = LoopConfig()
     data: DataConfig = DataConfig()
     init_from: str = ""
-    """Policy directory to start from; its normaliser is kept."""
+    """Policy directory to start from; its normaliser is kept and must cover the new windows."""
 
 
 def actor_preset(
@@ -164,6 +166,7 @@ def _start(actor: Actor, config: ActorConfig, data: TrainingSet) -> Normalizer:
             action.hand_symmetric,
         )
     before = Policy.load(config.init_from)
+    _require_same_actions(before, config, data)
     wanted, found = actor.state_dict(), before.actor.state_dict()
     # The embedding of I may be new (bc -> dexpie); everything else must be the same network.
     new = {k for k in wanted if k.startswith("conditioner.optimality.") and k not in found}
@@ -180,6 +183,32 @@ def _start(actor: Actor, config: ActorConfig, data: TrainingSet) -> Normalizer:
         actor.encoder.origin = before.encoder_origin
     return before.normalizer
 
+
+def _require_same_actions(before: Policy, config: ActorConfig, data: TrainingSet) -> None:
+    """ConfigError where weights and normaliser of ``before`` would mean something else here."""
+    where, old, new = f"init_from {config.init_from}", before.config, config.policy
+    pairs = {f"action.{k}": (getattr(old.action, k), getattr(new.action, k)) for k in _ACTION}
+    pairs |= {
+        f"diffusion.{k}": (getattr(old.diffusion, k), getattr(new.diffusion, k)) for k in _DIFFUSION
+    }
+    for key, (had, has) in pairs.items():
+        if had != has:
+            raise cfg.ConfigError(
+                f"{where}: was trained with {key}={had}, this run has {has}; set policy.{key}={had}"
+            )
+    kept = before.normalizer
+    reach = float(np.abs(kept.actions(data.windows.actions)[..., POSITION]).max(initial=0.0))
+    limit = new.diffusion.clip_range
+    if reach > limit:
+        raise cfg.ConfigError(
+            f"{where}: its normaliser (scale {kept.position_scale:.4f} m) does not cover these "
+            f"windows: an action lies at {reach:.2f} and sampling clips at {limit:g}; train "
+            "without init_from, or lower data.max_lead where the robot did not follow"
+        )
+
+
+_ACTION = ("horizon", "position_normalization", "hand_symmetric")
+_DIFFUSION = ("prediction", "schedule", "train_steps")
 
 _HASHES = {
     "data_sha256": "data",
