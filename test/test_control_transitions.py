@@ -1,126 +1,64 @@
-"""Takeover and hand-back from random states: how large are the largest step and the largest jerk?
+"""Every transition from random states: how large are the largest step, change of velocity and jerk?
 
-The policy and the operator each move smoothly at up to 0.3 m/s and 1 rad/s. No step at a transition
-may be larger than the faster of the two, and no change of velocity larger than stopping one and
-starting the other.
+The policy and the operator each move smoothly at up to 0.3 m/s, 1 rad/s and 1.5 openings/s. No step
+may be larger than the faster of the two, and no change of velocity larger than stopping one or
+starting the other; the robot follows perfectly or lags (a time constant of 0.11 s).
 """
 
 import numpy as np
 from arbiter_rig import running
+from transition_runs import DT, HAND, QUANTITIES, SPEED, TURN, largest, motion, run
 
-from dexpie_ros.control import quaternions as q
-from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
 from dexpie_ros.control.takeover import wrong_frame
-from dexpie_ros.control.types import STEP_NS, Chunk, Command, Mode, RobotState, Source
+from dexpie_ros.control.types import Mode, RobotState, Source
 from dexpie_ros.geometry import Pose
 
-SPEED, TURN, HAND = 0.3, 1.0, 1.5
-"""m/s, rad/s and openings/s of whoever drives"""
-DT = STEP_NS * 1e-9
-
-
-class Wave:
-    """A smooth motion of bounded speed through a random pose."""
-
-    def __init__(self, rng, centre):
-        self.centre = centre
-        self.rate = rng.uniform(1.0, 3.0)
-        direction = rng.normal(size=3)
-        axis = rng.normal(size=3)
-        self.shift = direction / np.linalg.norm(direction) * SPEED / self.rate
-        self.turn = axis / np.linalg.norm(axis) * TURN / self.rate
-        self.hand = rng.uniform(0.2, 0.8)
-        self.swing = min(HAND / self.rate, 0.2)
-        self.phase = rng.uniform(0, 6.28)
-
-    def __call__(self, t: float) -> Command:
-        s = np.sin(self.rate * t + self.phase)
-        turned = q.from_rotvec(tuple(self.turn * s))
-        tcp = q.compose(self.centre, Pose(self.shift * s, np.array(turned)))
-        return Command(tcp, np.full(6, self.hand + self.swing * s))
-
-
-def random_pose(rng, spread) -> Pose:
-    return Pose(rng.normal(size=3) * spread, np.array(q.from_rotvec(tuple(rng.normal(size=3)))))
-
-
-def run(seed: int):
-    """One episode with a takeover and a hand-back at random steps; its steps."""
-    rng = np.random.default_rng(seed)
-    arbiter = Arbiter(ArbiterConfig())
-    start = random_pose(rng, 0.02)  # far from the walls of the workspace
-    policy, operator = Wave(rng, start), Wave(rng, random_pose(rng, 1.0))
-    tcp, hand = policy(0.0).tcp, policy(0.0).hand
-    arbiter.start("deployment")
-    takeover, back = 20 + int(rng.integers(20)), 60 + int(rng.integers(20))
-    pending: list[tuple[int, Chunk]] = []
-    steps = []
-    for tick in range(120):
-        now = 10**9 + tick * STEP_NS
-        if tick in (takeover, back):
-            assert arbiter.toggle()[0]
-        while pending and pending[0][0] <= tick:
-            arbiter.add_chunk(pending.pop(0)[1])
-        step = arbiter.step(
-            now, RobotState(now, np.zeros(6), np.zeros(6), tcp, hand), operator(tick * DT)
-        )
-        tcp, hand = step.command.tcp, step.command.hand
-        steps.append(step)
-        if step.remaining <= 4 and not pending:
-            # A policy that goes on from its prefix, along its own wave.
-            prefix = step.upcoming
-            anchor = prefix[-1] if prefix else step.command
-            commands = list(prefix)
-            first = policy((tick + len(prefix) - 1) * DT)
-            offset = q.compose(anchor.tcp, q.inverse(first.tcp))
-            for k in range(len(prefix), 24):
-                ahead = policy((tick + k) * DT)
-                opening = anchor.hand + ahead.hand - first.hand
-                commands.append(Command(q.compose(offset, ahead.tcp), np.clip(opening, 0, 1)))
-            chunk = Chunk(
-                now,
-                np.array([c.tcp.position for c in commands]),
-                np.array([c.tcp.quaternion for c in commands]),
-                np.array([c.hand for c in commands]),
-                len(prefix),
-            )
-            pending.append((tick + 1 + int(rng.integers(4)), chunk))
-    return steps
+HOLD, POLICY, ALIGNING, HUMAN, BACK, FAULT = Mode
+STANDING = ((HOLD, POLICY), (HOLD, BACK), (HOLD, FAULT))
+POLICY_STOPS = ((POLICY, HOLD), (POLICY, FAULT))
+HUMAN_STOPS = ((HUMAN, HOLD), (HUMAN, BACK), (HUMAN, FAULT))
+ALIGNS = ((HOLD, ALIGNING), (POLICY, ALIGNING), (HUMAN, ALIGNING), (FAULT, ALIGNING))
+HUMAN_STARTS = ((HOLD, HUMAN), (ALIGNING, HUMAN), (FAULT, HUMAN))
+CLEARED = ((FAULT, HOLD), (FAULT, POLICY))
+FIGURES = {
+    # m/s: step, change, change of the change; rad/s likewise; openings/s likewise
+    STANDING: (0, 0, 0, 0, 0, 0, 0, 0, 0),
+    POLICY_STOPS: (0, 0.3, 0.3, 0, 1.0, 1.0, 0, 0.55, 0.55),
+    HUMAN_STOPS: (0, 0.3, 0.3, 0, 1.0, 1.0, 0, 2.56, 2.56),
+    # who is aligned at once takes over within the window that is looked at
+    ALIGNS: (0.3, 0.3, 0.3, 1.0, 1.0, 1.0, 1.11, 1.0, 1.0),
+    HUMAN_STARTS: (0.3, 0.305, 0.355, 1.0, 1.0, 1.01, 2.18, 0.94, 0.55),
+    ((POLICY, HUMAN),): (0.3, 0.3, 0.54, 1.0, 1.0, 1.77, 2.26, 0.96, 0.84),
+    ((BACK, POLICY),): (0.3, 0.3, 0.303, 1.0, 1.0, 1.01, 0.55, 0.54, 0.55),
+    # a lagging robot is taken as it is: the command goes to where it was measured
+    CLEARED: (0.036, 0.036, 0.072, 0.121, 0.121, 0.242, 0.087, 0.087, 0.175),
+}
+"""Largest values of the runs below, as measured (2026-11-20). The change of the change over a step
+squared is the jerk: 0.54 m/s are 338 m/s^3, where stop and start of both fall together 375 would be."""
 
 
 def test_transitions_are_smooth_from_random_states():
-    largest = dict.fromkeys(("step", "turn", "hand", "change", "jerk"), 0.0)
-    seen = set()
-    for seed in range(150):
-        steps = run(seed)
-        seen |= {(a.mode, b.mode) for a, b in zip(steps, steps[1:], strict=False)}
-        positions = np.array([s.command.tcp.position for s in steps])
-        velocity = np.diff(positions, axis=0) / DT
-        speed = np.linalg.norm(velocity, axis=1)
-        turn = [
-            q.distance_and_angle(a.command.tcp, b.command.tcp)[1] / DT
-            for a, b in zip(steps, steps[1:], strict=False)
-        ]
-        hand = np.abs(np.diff([s.command.hand for s in steps], axis=0)) / DT
-        change = np.linalg.norm(np.diff(velocity, axis=0), axis=1)
-        jerk = np.linalg.norm(np.diff(velocity, 2, axis=0), axis=1) / DT**2
-        largest["step"] = max(largest["step"], speed.max())
-        largest["turn"] = max(largest["turn"], max(turn))
-        largest["hand"] = max(largest["hand"], hand.max())
-        largest["change"] = max(largest["change"], change.max())
-        largest["jerk"] = max(largest["jerk"], jerk.max())
-        first = next(i for i, s in enumerate(steps) if s.mode is Mode.HUMAN)
-        assert speed[first - 1] < 1e-9  # the takeover itself moves nothing
-        back = next(i for i, s in enumerate(steps) if s.mode is Mode.HANDING_BACK)
-        assert steps[back].source is Source.HOLD and speed[back - 1] == 0.0
-    assert {(Mode.POLICY, Mode.HUMAN), (Mode.HUMAN, Mode.HANDING_BACK)} <= seen
-    assert (Mode.HANDING_BACK, Mode.POLICY) in seen
-    assert largest["step"] <= SPEED * 1.001
-    assert largest["turn"] <= TURN * 1.001
-    # The blend closes up to the whole range within 0.4 s on a curve with slope 1.5 in its middle.
-    assert largest["hand"] <= 1.5 / 0.4 + HAND
-    assert largest["change"] <= SPEED * 1.1
-    assert largest["jerk"] <= 2 * SPEED * 1.1 / DT**2
+    runs = [run(seed, share) for seed in range(60) for share in (1.0, 0.3)]
+    for steps in runs:
+        for name, limit in zip(QUANTITIES, (SPEED, TURN, 1.5 / 0.4 + HAND), strict=True):
+            # The blend closes up to the whole range within 0.4 s on a curve of slope 1.5.
+            assert motion(steps)[name][0].max() <= 1.001 * limit
+        speed = motion(steps)["linear"][0]
+        for i in range(1, len(steps)):
+            before, after = steps[i - 1].mode, steps[i].mode
+            if after is HUMAN and before not in (HUMAN, FAULT):
+                assert speed[i - 1] < 1e-9, "the takeover itself moves nothing"
+            if before is HUMAN and after is not HUMAN:
+                assert steps[i].source is Source.HOLD
+    found = largest(runs)
+    assert set(found) == {key for kind in FIGURES for key in kind}
+    for kind, figures in FIGURES.items():
+        rows = [np.concatenate([found[key][name] for name in QUANTITIES]) for key in kind]
+        measured = np.max(rows, axis=0)
+        measured[2::3] *= DT**2
+        stated = np.array(figures)
+        assert np.all(measured <= 1.1 * stated + 1e-9), (kind, measured.round(3))
+        assert np.all(measured >= 0.8 * stated - 1e-9), (kind, measured.round(3), "say so then")
 
 
 def test_a_robot_that_was_stopped_on_its_way_is_held_where_it_stands():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -9,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
@@ -20,6 +23,7 @@ from pty_keyboard import PtyKeyboard
 from dexpie_ros.control.types import Command, Mode
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.geometry import Pose
+from dexpie_ros.messages import stamp_ns
 from dexpie_ros.nodes.arrivals import told
 
 pytestmark = pytest.mark.slow
@@ -103,15 +107,17 @@ def test_a_terminated_keyboard_gives_the_terminal_back(live: LiveGraph) -> None:
 
 
 def test_the_monitor_sees_the_graph(live: LiveGraph) -> None:
+    live.start("watched")
     command = [sys.executable, "-m", "dexpie_ros.cli", "monitor", "--once", "3"]
-    said = ("arbiter: HOLD", "/control/step", "policy_server", "jitter_p99_ms")
+    said = ["arbiter: ", "/control/step", "policy_server", "jitter_p99_ms"]
+    said += ["command_latency_p99_ms"] if told() else []
     for _ in range(5):  # on a busy machine three seconds may be too few to meet every node
         done = subprocess.run(
             command,
             capture_output=True,
             text=True,
             timeout=60,
-            env={**os.environ, "COLUMNS": "160"},
+            env={**os.environ, "COLUMNS": "240"},
         )
         assert done.returncode == 0, done.stderr
         if all(shown in done.stdout for shown in said):
@@ -170,11 +176,24 @@ def test_home(live: LiveGraph) -> None:
     assert live.ask("/intervention/home") == (False, "an episode is running; end it first")
 
 
+@pytest.fixture
+def load() -> Iterator[None]:
+    """A neighbour that computes all the time, for the tests in which a node is killed."""
+    words = ["nice", "-n", "5", sys.executable, "-c", "while True: pass"]
+    neighbour = subprocess.Popen(words)
+    try:
+        yield
+        assert neighbour.poll() is None
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
 def back(live: LiveGraph, node: str, pid: int | None) -> None:
     live.until(lambda: live.pid(node) not in (None, pid), f"{node} is started again")
 
 
-def test_the_policy_server_dies(live: LiveGraph) -> None:
+def test_the_policy_server_dies(live: LiveGraph, load: None) -> None:
     live.start("without-policy")
     pid = live.pid("policy_server")
     live.kill("policy_server")
@@ -187,7 +206,7 @@ def test_the_policy_server_dies(live: LiveGraph) -> None:
 
 
 @pytest.mark.parametrize("node", ["teleop", "simulated_operator"])
-def test_the_operators_side_dies(live: LiveGraph, node: str) -> None:
+def test_the_operators_side_dies(live: LiveGraph, load: None, node: str) -> None:
     live.start(f"without-{node}")
     force = partial(live.ask, "/intervention/force")
     live.persist(force, lambda: live.reason == "the operator drives", "the operator drives")
@@ -198,8 +217,21 @@ def test_the_operators_side_dies(live: LiveGraph, node: str) -> None:
     live.until(lambda: live.reason == "the operator drives", "goes on")
 
 
-def test_the_arbiter_dies(live: LiveGraph) -> None:
+def test_the_arbiter_dies(live: LiveGraph, load: None) -> None:
     live.start("without-arbiter")
+    commands: dict[int, np.ndarray] = {}
+    poses: dict[int, np.ndarray] = {}
+
+    def keep(into: dict[int, np.ndarray], pose: str, message: Any) -> None:
+        p = getattr(message, pose).position
+        into[stamp_ns(message.header.stamp)] = np.array([p.x, p.y, p.z])
+
+    node = live.client.node
+    listeners = [
+        node.subscribe("/control/command", partial(keep, commands, "tcp")),
+        node.subscribe("/arm/tcp_pose", partial(keep, poses, "pose")),
+    ]
+    live.until(lambda: len(commands) > 10 and len(poses) > 10, "commands and poses are heard")
     pid = live.pid("intervention_arbiter")
     live.kill("intervention_arbiter")
     back(live, "intervention_arbiter", pid)
@@ -208,9 +240,18 @@ def test_the_arbiter_dies(live: LiveGraph) -> None:
     live.reasons.clear()
     live.until(lambda: live.heard["/control/step"] > heard, "steps again")
     live.until(lambda: live.reasons and live.drives, "the policy drives again")
+    for listener in listeners:
+        node.destroy_subscription(listener)
+    # Nobody commands in the widest gap: the robot goes to the last command and stays there.
+    stamps = sorted(commands)
+    last, again = max(itertools.pairwise(stamps), key=lambda pair: pair[1] - pair[0])
+    away = [np.linalg.norm(poses[t] - commands[last]) for t in sorted(poses) if last < t <= again]
+    assert len(away) >= 3, "the world went on meanwhile"
+    assert max(away) <= away[0] + 3e-3, "and the robot did not go elsewhere"
+    assert np.linalg.norm(commands[again] - commands[last]) <= away[0] + 3e-3
 
 
-def test_the_arbiter_dies_while_the_operator_drives(live: LiveGraph) -> None:
+def test_the_arbiter_dies_while_the_operator_drives(live: LiveGraph, load: None) -> None:
     """Nobody gave the robot back to the policy: it holds until somebody says who drives."""
     live.start("without-arbiter-and-person")
     live.until(lambda: live.ask("/intervention/force")[0], "the operator may take over")
@@ -230,7 +271,7 @@ def test_the_arbiter_dies_while_the_operator_drives(live: LiveGraph) -> None:
 
 
 @pytest.mark.parametrize("node", ["session", "recorder"])
-def test_who_leads_or_records_dies(live: LiveGraph, node: str) -> None:
+def test_who_leads_or_records_dies(live: LiveGraph, load: None, node: str) -> None:
     """The episode is over, the robot holds, what was recorded is there, the next one works."""
     live.start(f"without-{node}")
     pid = live.pid(node)
@@ -248,7 +289,7 @@ def test_who_leads_or_records_dies(live: LiveGraph, node: str) -> None:
     live.start(f"after-{node}")
 
 
-def test_the_robot_dies(live: LiveGraph) -> None:
+def test_the_robot_dies(live: LiveGraph, load: None) -> None:
     live.start("without-robot")
     pid = live.pid("simulated_cell")
     live.kill("simulated_cell")
