@@ -3,8 +3,8 @@
     config = declare_config(node, ArbiterConfig)        # ... -p limits.linear_speed:=0.2
 
 ROS checks a parameter's type only against its default and ignores names that nobody declared; here
-both are errors that say what is known. The parameters are read-only: a config is read once, when
-the node starts.
+both are errors that say what is known. The parameters are read-only, since a config is read once when
+the node starts, but for those that a node names as ``changeable`` and watches itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import yaml
@@ -29,7 +29,9 @@ _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 """Parameters that rclpy itself declares; they may be given to every node."""
 
 
-def declare_config(node: Node, cls: type[T], prefix: str = "") -> T:
+def declare_config(
+    node: Node, cls: type[T], prefix: str = "", changeable: Collection[str] = ()
+) -> T:
     """Declare the fields of ``cls`` on ``node`` and make the config from what was given.
 
     Args:
@@ -37,11 +39,12 @@ def declare_config(node: Node, cls: type[T], prefix: str = "") -> T:
         cls: a class made with :func:`dexpie_ros.config.config`. Fields that ROS has no type for
             (nested lists, mappings) are parameters of type string that hold YAML.
         prefix: ``"limits"`` declares ``limits.<field>``; unknown names under it are refused.
+        changeable: names of the parameters that may be set while the node runs.
 
     Raises:
         ConfigError: an unknown name under ``prefix`` or a value that ``cls`` refuses.
     """
-    values = _declare(node, cls, f"{prefix}." if prefix else "")
+    values = _declare(node, cls, f"{prefix}." if prefix else "", changeable)
     if prefix:
         refuse_unknown_parameters(node, prefix)
     return from_dict(cls, values, f"parameters of node {node.get_name()}")
@@ -65,7 +68,9 @@ def refuse_unknown_parameters(node: Node, prefix: str = "") -> None:
         raise ConfigError(f"node {node.get_name()}: unknown parameter {name}; {hint}")
 
 
-def _declare(node: Node, cls: Any, prefix: str, outer: Any = None) -> dict[str, Any]:
+def _declare(
+    node: Node, cls: Any, prefix: str, changeable: Collection[str], outer: Any = None
+) -> dict[str, Any]:
     """``outer``: the default instance of ``cls`` in the config around it, whose values win."""
     values: dict[str, Any] = {}
     for name, field in cls.__pydantic_fields__.items():
@@ -75,12 +80,13 @@ def _declare(node: Node, cls: Any, prefix: str, outer: Any = None) -> dict[str, 
             default = getattr(outer, name)
         if dataclasses.is_dataclass(field.annotation):
             inner = None if default is PydanticUndefined else default
-            values[name] = _declare(node, field.annotation, f"{key}.", inner)
+            values[name] = _declare(node, field.annotation, f"{key}.", changeable, inner)
             continue
         plain = None
         if default is not PydanticUndefined:
             plain = TypeAdapter(field.annotation).dump_python(default, mode="json")
-        value, is_yaml = _parameter_value(node, key, plain, field.description or "")
+        text = field.description or ""
+        value, is_yaml = _parameter_value(node, key, plain, text, key not in changeable)
         if value is not None:
             values[name] = _parse(node, key, value) if is_yaml else value
         elif default is not PydanticUndefined:
@@ -88,7 +94,9 @@ def _declare(node: Node, cls: Any, prefix: str, outer: Any = None) -> dict[str, 
     return values
 
 
-def _parameter_value(node: Node, key: str, plain: Any, description: str) -> tuple[Any, bool]:
+def _parameter_value(
+    node: Node, key: str, plain: Any, description: str, fixed: bool
+) -> tuple[Any, bool]:
     """Declare one parameter; its value (None if unset) and whether that is YAML in a string."""
     is_yaml = not _has_ros_type(plain)
     if is_yaml:
@@ -96,7 +104,7 @@ def _parameter_value(node: Node, key: str, plain: Any, description: str) -> tupl
     elif isinstance(plain, list) and any(isinstance(item, float) for item in plain):
         plain = [float(item) for item in plain]
     # dynamic typing: the config checks the type itself, so that `-p rate:=1` may set a float
-    descriptor = ParameterDescriptor(description=description, dynamic_typing=True, read_only=True)
+    descriptor = ParameterDescriptor(description=description, dynamic_typing=True, read_only=fixed)
     value = node.declare_parameter(key, plain, descriptor).value
     if isinstance(value, (array.array, tuple)):
         value = list(value)

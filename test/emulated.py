@@ -1,8 +1,11 @@
 """Shared by the device tests: which vendor libraries there are, and a loopback address of one's own."""
 
+import contextlib
+import gc
 import importlib
 import itertools
 import os
+import threading
 
 import pytest
 
@@ -16,7 +19,9 @@ def needs(module):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        pytest.skip(f"{module} is not installed or not loadable here: {error}")
+        pytest.skip(
+            f"{module} is not installed or not loadable here: {error}", allow_module_level=True
+        )
 
 
 def loopback():
@@ -28,6 +33,32 @@ def loopback():
 def eventually(condition, timeout=20.0, what="condition"):
     """Wait for ``condition``; generous, since the machine may be busy."""
     assert wait_until(condition, timeout), f"{what} did not hold within {timeout} s"
+
+
+def memory_mb():
+    """Of this process, resident now."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+
+@contextlib.contextmanager
+def no_leak(files=2, mb=25.0):
+    """What is done inside, many times over, leaves no threads, files or memory behind.
+
+    It must have happened once before: the first time loads code and fills pools.
+    """
+    gc.collect()
+    threads, opened, before = (
+        threading.active_count(),
+        len(os.listdir("/proc/self/fd")),
+        memory_mb(),
+    )
+    yield
+    gc.collect()
+    eventually(lambda: threading.active_count() <= threads, 60.0, f"no more than {threads} threads")
+    now = len(os.listdir("/proc/self/fd"))
+    assert now <= opened + files, f"{opened} open files became {now}"
+    assert memory_mb() < before + mb, f"{before:.1f} MB became {memory_mb():.1f} MB"
 
 
 def gone(pid):

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels")
-from emulated import loopback
+from emulated import loopback, needs
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 
 from dexpie_ros.config import ConfigError
 from dexpie_ros.control.retargeting import ERGONOMICS, LinearRetargeting, RetargetingConfig
@@ -24,6 +25,7 @@ from dexpie_ros.devices import calibration, commands
 from dexpie_ros.devices.device import Level
 from dexpie_ros.devices.driver_parameters import GloveDriverParameters
 from dexpie_ros.devices.probe import probe
+from dexpie_ros.emulators.peer import Emulator
 from dexpie_ros.geometry import Pose
 from dexpie_ros.nodes import glove_driver, glove_listener
 from dexpie_ros.nodes.arm_driver import ArmDriver
@@ -263,6 +265,32 @@ def test_arm_and_hand_come_up_without_their_devices() -> None:
         w.until(lambda: host in node.device.status().message)
         answer = node._on_clear_errors(None, SimpleNamespace())
         assert not answer.success and host in answer.message
+
+
+def test_speed_and_force_of_the_hand_are_changed_while_it_runs() -> None:
+    needs("pymodbus")
+    with Emulator("inspire", "--host", "127.0.0.1", "--port", "0") as emulator:
+        address = f"hand.port:={emulator.ready['port']}"
+        with world("hardware:=emulated", "hand.host:=127.0.0.1", address) as w:
+            node = w.add(HandDriver())
+
+            def refusal(name: str, value: Any) -> str:
+                result = node.set_parameters([Parameter(name, value=value)])[0]
+                return "" if result.successful else str(result.reason)
+
+            def set_there(name: str, value: int) -> bool:
+                return bool(emulator.ask("state")[name] == [value] * 6)
+
+            w.until(lambda: node.device.connected, 60.0)
+            assert refusal("hand.speed", 300) == "" and refusal("hand.force", 150) == ""
+            w.until(lambda: set_there("speed", 300) and set_there("force", 150), 60.0)
+            assert "must lie in 0..1000" in refusal("hand.speed", 1001)
+            assert "hand.force = 1.5" in refusal("hand.force", 1.5)
+            assert "read-only" in refusal("hand.rate_hz", 10.0)
+            emulator.ask("unplug")
+            w.until(lambda: not node.device.connected, 60.0)
+            assert "hand.speed = 400: hand at 127.0.0.1" in refusal("hand.speed", 400)
+            assert node.get_parameter("hand.speed").value == 300
 
 
 # -- calibrations ----------------------------------------------------------------------------------

@@ -141,6 +141,7 @@ class InspireHand(Worker[HandSample]):
         self._closed = np.array(settings.raw_closed, np.float64)
         self._range = np.array(settings.raw_open, np.float64) - self._closed
         self._lock = threading.Lock()
+        self._speed, self._force = settings.speed, settings.force
         self._wanted: tuple[float, Array] | None = None
         self._written: list[int] | None = None
         self._requests: deque[tuple[reg.Register, list[int]]] = deque()
@@ -166,12 +167,16 @@ class InspireHand(Worker[HandSample]):
         return self._request(reg.CLEAR_ERROR, [1])
 
     def set_speed(self, speed: int) -> bool:
-        """Speed 0..1000 of all fingers."""
-        return self._request(reg.SPEED_SET, [speed] * 6)
+        """Speed 0..1000 of all fingers, also after the line was lost; RegisterError beyond."""
+        accepted = self._request(reg.SPEED_SET, [speed] * 6)
+        self._speed = speed if accepted else self._speed
+        return accepted
 
     def set_force(self, force: int) -> bool:
-        """Grip force 0..3000 (g) at which fingers stop."""
-        return self._request(reg.FORCE_SET, [force] * 6)
+        """Grip force 0..3000 (g) at which fingers stop, likewise."""
+        accepted = self._request(reg.FORCE_SET, [force] * 6)
+        self._force = force if accepted else self._force
+        return accepted
 
     def raw_angles(self) -> Array | None:
         """ANGLE_ACT (6,) by finger as the hand sent it, for calibration."""
@@ -195,8 +200,8 @@ class InspireHand(Worker[HandSample]):
         self._written, self._slow_at, self._in_a_row = None, 0.0, 0
         self._due = time.monotonic()
         self._requests.clear()  # asked for before the line was lost: nobody expects it any more
-        self._set(reg.SPEED_SET, [self._config.speed] * 6)
-        self._set(reg.FORCE_SET, [self._config.force] * 6)
+        self._set(reg.SPEED_SET, [self._speed] * 6)
+        self._set(reg.FORCE_SET, [self._force] * 6)
 
     def _close(self) -> None:
         self._transport.close()

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from dexpie_ros.devices import inspire_eb90 as eb90
+from dexpie_ros.devices import inspire_registers as reg
 from dexpie_ros.emulators import modbus
 from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 from dexpie_ros.emulators.inspire_hand import HandModel
 
 RATE = 200.0
+BYTES = (reg.ERROR, reg.STATUS, reg.TEMP)
 
 
 class SerialLine:
@@ -80,6 +82,7 @@ class Server:
             "rtu": SerialLine(folder / "rtu", self._respond_rtu),
         }
         self._fault = ""
+        self._high_byte_first = False
 
     async def open(self) -> int:
         """Serve; returns the TCP port."""
@@ -126,21 +129,37 @@ class Server:
             await self._listen()
         return self.log.add("plug")
 
+    def high_byte_first(self, on: bool = True) -> int:
+        """Another firmware: byte registers come the other way round over Modbus."""
+        self._high_byte_first = on
+        return self.log.add("high_byte_first", on=on)
+
     def state(self) -> dict[str, Any]:
         hand = self.hand
-        return {"transactions": hand.transactions, "writes": hand.writes}
+        return {
+            "transactions": hand.transactions, "writes": hand.writes,
+            "speed": hand.value(reg.SPEED_SET), "force": hand.value(reg.FORCE_SET),
+        }  # fmt: skip
 
     def handlers(self) -> dict[str, Any]:
         return {
             "line_fault": self.line_fault, "drop": self.drop, "unplug": self.unplug,
             "plug": self.plug, "state": self.state, "stall": self.hand.stall,
             "heat": self.hand.heat, "hold_object": self.hand.hold_object,
+            "high_byte_first": self.high_byte_first,
         }  # fmt: skip
 
     def _pdu(self, request: bytes) -> bytes:
         if self._fault == "refuse" and request:
             return bytes([request[0] | 0x80, modbus.DEVICE_FAILURE])
-        return modbus.answer(request, self.hand.read, self.hand.write)
+        return modbus.answer(request, self._read, self.hand.write)
+
+    def _read(self, address: int, size: int) -> bytes | None:
+        data = self.hand.read(address, size)
+        turned = self._high_byte_first and address in (r.address for r in BYTES)
+        if data is None or not turned:
+            return data
+        return b"".join(data[k : k + 2][::-1] for k in range(0, len(data), 2))
 
     def _on_line(self, reply: bytes) -> bytes:
         """What the fault makes of a reply."""

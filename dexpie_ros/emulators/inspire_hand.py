@@ -44,6 +44,10 @@ class HandModel:
         self._put(reg.STATUS, [IDLE] * 6)
         self._publish(np.zeros(6))
 
+    def value(self, register: reg.Register) -> list[int]:
+        """What stands in a register."""
+        return self._get(register)
+
     def read(self, address: int, size: int) -> bytes | None:
         """Bytes of the memory; None beyond its ends."""
         self.transactions += 1

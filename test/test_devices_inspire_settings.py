@@ -1,0 +1,115 @@
+"""What is asked of a hand beside its openings: errors, speed, force, and the order of its bytes."""
+
+import time
+
+import numpy as np
+import pytest
+from emulated import eventually
+from test_devices_inspire import emulator, hand, make, peer
+
+from dexpie_ros.devices import inspire_hand
+from dexpie_ros.devices import inspire_registers as reg
+from dexpie_ros.devices.device import Level
+from dexpie_ros.devices.inspire_hand import InspireConfig, InspireHand
+from dexpie_ros.devices.inspire_transport import NoAnswer
+
+__all__ = ["emulator", "hand", "peer"]  # fixtures
+
+
+@pytest.fixture
+def transport():
+    return "modbus_tcp"
+
+
+def test_requests_belong_to_the_connection_they_were_made_on(hand, emulator):
+    emulator.ask("unplug")
+    eventually(lambda: not hand.connected, 60.0)
+    began = time.monotonic_ns()
+    assert not hand.clear_errors() and not hand.set_speed(100)
+    emulator.ask("plug")
+    eventually(lambda: hand.status().level is Level.OK, 60.0, "hand back")
+    count = hand.samples.count
+    assert hand.wait(count + 3, 60.0) is not None
+    assert not emulator.events("clear", began), "what was refused is not done later"
+
+
+class Line:
+    """A transport that fails when told to, and notes what was written."""
+
+    def __init__(self):
+        self.fails, self.written = 0, []
+
+    def open(self):
+        pass
+
+    def close(self):
+        pass
+
+    def read(self, address, size):
+        return bytes(size)
+
+    def write(self, address, data):
+        if self.fails:
+            self.fails -= 1
+            raise NoAnswer("silence")
+        self.written.append(address)
+
+
+def test_a_request_whose_write_fails_is_written_again_unless_the_line_is_opened_anew():
+    hand, line = InspireHand(InspireConfig()), Line()
+    hand._transport, hand._connected = line, True
+    hand._open()
+    assert hand.clear_errors() and hand.set_force(300)
+    line.written.clear()
+    line.fails = 1
+    hand._cycle()
+    assert hand.failures == 1 and line.written == []
+    hand._cycle()
+    assert line.written == [reg.CLEAR_ERROR.address, reg.FORCE_SET.address]
+    hand._cycle()
+    assert len(line.written) == 2, "once only"
+    assert all(hand.clear_errors() for _ in range(inspire_hand.MAX_REQUESTS))
+    assert not hand.clear_errors()
+    line.written.clear()
+    hand._open()
+    hand._cycle()
+    assert reg.CLEAR_ERROR.address not in line.written
+
+
+@pytest.mark.parametrize("transport", ["modbus_tcp", "eb90"])
+def test_speed_and_force_reach_the_hand_and_outlast_the_line(emulator, transport):
+    hand = make(emulator, transport, speed=900, force=400)
+    hand.start()
+
+    def has(speed, force):
+        state = emulator.ask("state")
+        return state["speed"] == [speed] * 6 and state["force"] == [force] * 6
+
+    eventually(lambda: hand.newest() is not None, 60.0)
+    assert has(900, 400), "from the configuration, before anything else"
+    assert hand.set_speed(500) and hand.set_force(100)
+    eventually(lambda: has(500, 100), 60.0)
+    with pytest.raises(reg.RegisterError, match=r"SPEED_SET\[0\] = 1001"):
+        hand.set_speed(1001)
+    emulator.ask("unplug")
+    eventually(lambda: not hand.connected, 60.0)
+    emulator.ask("plug")
+    count = hand.samples.count
+    assert hand.wait(count, 60.0) is not None
+    assert has(500, 100), "not those of the configuration"
+    hand.stop()
+
+
+@pytest.mark.parametrize("transport", ["modbus_tcp", "modbus_rtu", "eb90"])
+def test_firmware_with_the_high_byte_first(emulator, transport):
+    emulator.ask("heat", finger=0, degrees=55)
+    emulator.ask("high_byte_first")
+    for setting in (True, False):
+        hand = make(emulator, transport, high_byte_first=setting)
+        hand.start()
+        eventually(lambda: hand.newest() is not None, 60.0)  # noqa: B023
+        # EB90 sends bytes one by one: there the setting must change nothing
+        warm = 0 if setting or transport == "eb90" else 1
+        eventually(lambda: hand.newest().temperature[warm] == 55, 60.0)  # noqa: B023
+        assert np.count_nonzero(hand.newest().temperature == 55) == 1
+        hand.stop()
