@@ -119,6 +119,7 @@ def test_the_collision_that_nothing_shows(tmp_path: Path) -> None:
     assert run("experiment", "collision", "--output", str(tmp_path), *few) == 0
     found = json.loads((tmp_path / "collision.json").read_text())
     assert 0 < found["collisions"] < 9
+    assert set(found["rise"]) == set(found["blame"])
     assert set(found["blame"]) == {"everything", "signal"}
     assert "excluded" in (tmp_path / "report.html").read_text()
 

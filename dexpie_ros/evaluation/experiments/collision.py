@@ -9,7 +9,7 @@ episodes out (their ``cause`` is ``collision``), and giving the critic the missi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,9 @@ class CollisionResult:
     blame: dict[str, Interval]
     """By critic but `excluded`: how much lower it values innocent episodes in the window before
     the spot than `excluded` does; negative is blame. Bootstrap over episodes."""
+    rise: dict[str, Interval]
+    """By critic but `excluded`: how much more its value of innocent episodes rises from the window
+    before the spot to the one behind it; positive is progress that is none. Bootstrap likewise."""
     success_auroc: dict[str, float | None]
     """By critic: value as a forecast of the outcome on episodes that it did not see; None where all
     of them ended alike."""
@@ -101,24 +104,33 @@ def run_collision(
     critics = _critics(found, settings or best(400))
     values = {name: [critic.values(e) for e in innocent] for name, critic in critics.items()}
     at = [_spot(e) for e in innocent]
+
+    def against_excluded(
+        measure: Callable[[NDArray[np.float64], int], float],
+    ) -> dict[str, Interval]:
+        measured = {
+            name: [measure(v, t) for v, t in zip(rows, at, strict=True)]
+            for name, rows in values.items()
+        }
+        return {
+            name: paired_difference(measured[name], measured["excluded"])
+            for name in CRITICS
+            if name != "excluded"
+        }
+
     result = CollisionResult(
         len(found),
         sum(hit),
         {name: _profile(rows, at) for name, rows in values.items()},
-        {
-            name: paired_difference(
-                [_before(v, t) for v, t in zip(values[name], at, strict=True)],
-                [_before(v, t) for v, t in zip(values["excluded"], at, strict=True)],
-            )
-            for name in CRITICS
-            if name != "excluded"
-        },
+        against_excluded(_before),
+        against_excluded(_rise),
         {name: c.metrics["held_out"]["success_auroc"]["value"] for name, c in critics.items()},
     )
     plain = {
         "episodes": result.episodes,
         "collisions": result.collisions,
         "blame": {k: [v.value, v.low, v.high] for k, v in result.blame.items()},
+        "rise": {k: [v.value, v.low, v.high] for k, v in result.rise.items()},
         "success_auroc": result.success_auroc,
         "profile": {k: v.round(5).tolist() for k, v in result.profile.items()},
         **configs.provenance(),
@@ -140,6 +152,7 @@ def write_page(root: str | Path, result: CollisionResult, command: str, date: st
             escape(name),
             escape(said[name]),
             _interval(result.blame.get(name)),
+            _interval(result.rise.get(name)),
             "–" if result.success_auroc[name] is None else f"{result.success_auroc[name]:.2f}",
         ]
         for name in CRITICS
@@ -152,13 +165,13 @@ def write_page(root: str | Path, result: CollisionResult, command: str, date: st
         "mean value",
     )
     heads = ["critic", "learned from", "value before the spot, against `excluded`",
-             "AUROC success/failure, held out"]  # fmt: skip
+             "rise over the spot, against `excluded`", "AUROC success/failure, held out"]  # fmt: skip
     body = (
         "<header><h1>A failure that the images cannot explain</h1>"
         f"<p>{escape(date)}</p><p>In {result.collisions} of {result.episodes} episodes the hand "
         "ran into a plate that no camera shows. How do critics value the same approach in episodes "
         "in which nothing was in the way?</p></header>"
-        + html.table(heads, rows, (2, 3))
+        + html.table(heads, rows, (2, 3, 4))
         + html.figure(drawn, "A dip before the spot and a rise behind it is blame.", "values")
         + html.table(["", ""], [["command", f"<code>{escape(command)}</code>"]])
     )
@@ -199,6 +212,10 @@ def _spot(episode: Episode) -> int:
 
 def _before(values: NDArray[np.float64], at: int) -> float:
     return float(values[max(0, at - WINDOW) : max(1, at)].mean())
+
+
+def _rise(values: NDArray[np.float64], at: int) -> float:
+    return float(values[at : at + WINDOW].mean()) - _before(values, at)
 
 
 def _profile(rows: Sequence[NDArray[np.float64]], at: Sequence[int]) -> NDArray[np.float64]:
