@@ -64,6 +64,8 @@ SERVICES = {
     "/session/next": "std_srvs/srv/Trigger",
     "/session/re_record": "std_srvs/srv/Trigger",
     "/session/skip_stage": "std_srvs/srv/Trigger",
+    "/session/mark_stage": "std_srvs/srv/Trigger",
+    "/session/exclude": "std_srvs/srv/Trigger",
     "/session/quit": "std_srvs/srv/Trigger",
     "/recorder/start_episode": "dexpie_msgs/srv/StartEpisode",
     "/recorder/end_episode": "dexpie_msgs/srv/EndEpisode",

@@ -14,6 +14,7 @@ pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (m
 from dexpie_ros.control.keys import SERVICES, Action
 from dexpie_ros.control.session import Finished, SessionConfig, SessionPlan, StageQuota
 from dexpie_ros.control.session_flow import Phase, SessionFlow
+from dexpie_ros.episodes import read_episode
 from dexpie_ros.episodes import start_picture as pictures
 from dexpie_ros.nodes.session_guide import SessionGuide
 
@@ -28,9 +29,11 @@ class Beside:
         self.served, self.ends, self.count = {}, [], 0
         self.present: Finished | None = None
         self.executor = self
-        plan = SessionPlan(SessionConfig((StageQuota("", demonstrations=9),), "demonstrations"))
+        stages = StageQuota("", demonstrations=9), StageQuota("far")
+        plan = SessionPlan(SessionConfig(stages, "demonstrations"))
         self.guide = SessionGuide(self, SessionFlow(plan, homing=False))
 
+    episode = property(lambda self: self.present)
     running = property(lambda self: self.present is not None)
     idle = property(lambda self: self.present is None)
 
@@ -43,7 +46,7 @@ class Beside:
     def subscribe(self, *_, **__): ...
     def create_timer(self, *_, **__): ...
     def now_ns(self):
-        return 0
+        return factories.START_NS + 60_000_000
 
     def get_logger(self):
         return logging.getLogger("session")
@@ -76,7 +79,8 @@ class Beside:
     # -- a person ----------------------------------------------------------------------------------
     def ask(self, action: Action) -> SimpleNamespace:
         answer = SimpleNamespace(success=None, message="")
-        return asyncio.run(self.served[SERVICES[action]](None, answer))
+        served = self.served[SERVICES[action]](None, answer)
+        return asyncio.run(served) if asyncio.iscoroutine(served) else served
 
     def press(self, key: str) -> None:
         self.guide._on_key(SimpleNamespace(data=key))
@@ -150,6 +154,23 @@ def test_an_episode_can_be_kept_without_counting(beside):
     beside.somebody_else_begins("theirs")
     beside.press("z")
     assert beside.ends[-1] == ("theirs", "aborted", "", False)
+
+
+def test_a_stage_and_an_exclusion_are_marked_by_key_and_by_service(beside):
+    assert not beside.ask(Action.MARK_STAGE).success, "no episode is running"
+    assert not beside.ask(Action.EXCLUDE).success, "none has ended"
+    for mark in (lambda: beside.press("b"), lambda: beside.ask(Action.MARK_STAGE)):
+        assert beside.ask(Action.START).success and beside.ask(Action.START).success
+        episode = beside.present.episode_id
+        mark()
+        beside.press("e")
+        beside.press("s")
+        read = read_episode(beside.bag(episode))
+        assert read.stages == ((beside.now_ns(), "far"),) and read.info.use_for_critic
+        beside.press("e")
+        assert not read_episode(beside.bag(episode)).info.use_for_critic
+    assert beside.ask(Action.RE_RECORD).success
+    assert not beside.ask(Action.EXCLUDE).success, "it is thrown away"
 
 
 def test_the_picture_of_a_start_outlives_its_recording(beside):

@@ -27,6 +27,8 @@ class Action(Enum):
     ABORTED = "aborted"
     RE_RECORD = "re_record"
     NEXT_STAGE = "next_stage"
+    MARK_STAGE = "mark_stage"
+    EXCLUDE = "exclude"
     QUIT = "quit"
 
 
@@ -64,6 +66,8 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("z",), Action.ABORTED, When.DURING, "end: aborted, kept but counts for nothing"),
     Binding(("r",), Action.RE_RECORD, When.ALWAYS, "discard this or the last one, record it again"),
     Binding(("n",), Action.NEXT_STAGE, When.BETWEEN, "go on with the next stage"),
+    Binding(("b",), Action.MARK_STAGE, When.DURING, "the plan's next stage begins now"),
+    Binding(("e",), Action.EXCLUDE, When.BETWEEN, "the last episode is not for the critic"),
     Binding(("q", "\x03"), Action.QUIT, When.ALWAYS, "end the session"),
 )
 
@@ -79,6 +83,8 @@ SERVICES: dict[Action, str] = {
     Action.START: "/session/next",
     Action.RE_RECORD: "/session/re_record",
     Action.NEXT_STAGE: "/session/skip_stage",
+    Action.MARK_STAGE: "/session/mark_stage",
+    Action.EXCLUDE: "/session/exclude",
     Action.QUIT: "/session/quit",
 }
 """The std_srvs/Trigger that carries an action out; the outcomes are /session/end_episode."""

@@ -131,6 +131,11 @@ class Session(ContractNode):
         return self._phase == RUNNING
 
     @property
+    def episode(self) -> RunningEpisode:
+        """The present episode, or the last one."""
+        return self._episode
+
+    @property
     def idle(self) -> bool:
         """Whether no episode is there, neither starting nor closing."""
         return self._phase == IDLE

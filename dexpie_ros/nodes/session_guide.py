@@ -17,12 +17,14 @@ from rclpy.clock import Clock, ClockType
 
 from dexpie_ros.control import keys
 from dexpie_ros.control.keys import Action
+from dexpie_ros.control.modes import Answer
 from dexpie_ros.control.session import Finished, label_of_fault
 from dexpie_ros.control.session_flow import Begin, Discard, End, GoHome, Order, Phase, SessionFlow
 from dexpie_ros.control.types import Mode
 from dexpie_ros.episodes.episode import EpisodeError
 from dexpie_ros.episodes.start_picture import start_picture
 from dexpie_ros.nodes.base import interface
+from dexpie_ros.nodes.session_marks import SessionMarks
 
 if TYPE_CHECKING:
     from dexpie_ros.nodes.session import Session
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 SERVED = (Action.START, Action.RE_RECORD, Action.NEXT_STAGE, Action.QUIT)
 ACTIONS = (*SERVED, Action.SUCCESS, Action.FAILURE, Action.ABORTED)
 """Those that are the session's business."""
+MARKS = (Action.MARK_STAGE, Action.EXCLUDE)
+"""Those that end nothing and begin nothing."""
 NOT_AGAIN = "nothing to record again: only the episode that ended last can be, and once"
 
 
@@ -39,12 +43,15 @@ class SessionGuide:
     def __init__(self, node: Session, flow: SessionFlow) -> None:
         self._node, self.flow = node, flow
         self._episode_id = ""
+        self._marks = SessionMarks([stage.name for stage in flow.plan.progress()])
         self._directories: dict[str, Path] = {}
         self._pictures: dict[str, str] = {}
         """First pictures by episode, "" where it has none: looked for once."""
         self._publisher = node.publisher("/session/plan")
         for action in SERVED:
             node.serve(keys.SERVICES[action], self._server(action))
+        for action in MARKS:
+            node.serve(keys.SERVICES[action], self._marker(action))
         node.subscribe("/intervention/key", self._on_key)
         node.subscribe("/intervention/state", self._on_arbiter)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -69,6 +76,8 @@ class SessionGuide:
         """The node ended an episode, whoever asked for it."""
         if directory:
             self._directories[episode.episode_id] = Path(directory)
+        if problem := self._marks.ended(episode.episode_id, directory, discarded):
+            self._node.get_logger().error(problem)
         if episode.episode_id != self._episode_id:
             self.flow.other_ended()
             return []
@@ -128,6 +137,7 @@ class SessionGuide:
     def _discard(self, episode_id: str) -> None:
         self._picture(episode_id)  # how the scene has to look again, while it can still be read
         directory = self._directory(episode_id)
+        self._marks.forget(episode_id)
         if (directory / "metadata.yaml").is_file():
             shutil.rmtree(directory)
 
@@ -150,6 +160,21 @@ class SessionGuide:
 
         return serve
 
+    def _marker(self, action: Action) -> Any:
+        def serve(_request: Any, response: Any) -> Any:
+            response.success, response.message = self._mark(action)
+            return response
+
+        return serve
+
+    def _mark(self, action: Action) -> Answer:
+        if action is Action.EXCLUDE:
+            return self._marks.exclude() if self._node.idle else (False, "only between episodes")
+        if not self._node.running:
+            return False, "no episode is running"
+        episode = self._node.episode
+        return self._marks.boundary(episode.episode_id, episode.stage, self._node.now_ns())
+
     def _orders(self, action: Action) -> list[Order]:
         """What follows from a key; an episode that somebody else began ends by the same keys."""
         own = self.flow.running or self.flow.phase is Phase.STARTING
@@ -163,6 +188,9 @@ class SessionGuide:
             self.later(self.flow.on_digit(message.data))
             return
         action, _ = keys.resolve(message.data, self._node.running)
+        if action in MARKS:
+            self._node.get_logger().info(self._mark(action)[1])
+            return
         if action not in ACTIONS or action is None:
             return  # the arbiter's or nobody's
         self.later(self._orders(action))
