@@ -155,16 +155,51 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
     parser.add_argument("--first-seed", type=int, default=None)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=None, help="write the rollouts as JSON")
+    parser.add_argument(
+        "--panel", action="store_true",
+        help="the task's evaluation panel: held-out objects, slip, drop, pose error; phase gate",
+    )  # fmt: skip
+    parser.add_argument("--task", choices=("A", "B", "C"), default=None, help="of the panel")
+    parser.add_argument("--regime", choices=("retry", "terminal"), default="retry")
+    parser.add_argument(
+        "--before", type=Path, default=None, help="an earlier policy's result of the same panel"
+    )
     parser.set_defaults(run=_run_evaluate)
 
 
 def _run_evaluate(options: argparse.Namespace) -> int:
+    if options.panel or options.task or options.before:
+        return _run_panel(options)
     from dexpie_ros.demo.evaluate_policy import evaluate_policy
 
     evaluate_policy(
         options.policy, options.demo, options.trials, options.first_seed, options.workers,
         options.output,
     )  # fmt: skip
+    return EXIT_OK
+
+
+def _run_panel(options: argparse.Namespace) -> int:
+    if not options.panel or options.task is None or options.demo or options.first_seed is not None:
+        raise ConfigError(
+            "--panel, --task A|B|C and --before belong together; the panel has its own laboratory "
+            "and starts, so --demo and --first-seed do not go with it"
+        )
+    from rich.console import Console
+
+    from dexpie_ros.evaluation.panel_run import run_panel, show
+
+    trials = 20 if options.trials is None else options.trials
+    if trials < 1:
+        raise ConfigError(f"--trials {trials}: expected at least 1")
+    words = ["dexpie evaluate", str(options.policy), "--panel", "--task", options.task]
+    words += ["--regime", options.regime, "--trials", str(trials)]
+    words += ["--before", str(options.before)] if options.before is not None else []
+    run = run_panel(
+        options.policy, options.task, options.regime, trials, options.workers, options.before,
+        options.output, " ".join(words), lambda text: print(text, file=sys.stderr),
+    )  # fmt: skip
+    show(run, Console())
     return EXIT_OK
 
 

@@ -11,7 +11,7 @@ from dexpie_ros import config
 from dexpie_ros.config import ConfigError
 from dexpie_ros.demo.settings import EVALUATION_SEEDS, DemoConfig, laboratory, seeds
 from dexpie_ros.evaluation.experiments.results import trials_of
-from dexpie_ros.evaluation.statistics import Summary, summarise
+from dexpie_ros.evaluation.statistics import Summary, summarise, wilson
 from dexpie_ros.policy.policy import Policy
 from dexpie_ros.simulation.lockstep import Task
 from dexpie_ros.simulation.parallel import run_parallel
@@ -37,6 +37,7 @@ def evaluate_policy(
     tasks = [Task("evaluation", seed) for seed in numbers]
     rollouts = run_parallel(laboratory(settings), tasks, None, policy, workers)
     summary = summarise(trials_of(rollouts), settings.limit_s)
+    contact = wilson(sum(r.contact for r in rollouts), len(rollouts))
     if output is not None:
         values = {
             "policy_id": policy_id,
@@ -49,6 +50,7 @@ def evaluate_policy(
         f"policy {policy_id}, starts {numbers[0]}..{numbers[-1]}: {summary.successes} of "
         f"{summary.trials} = {summary.success.value:.1%} "
         f"({summary.success.low:.1%} .. {summary.success.high:.1%}), median {summary.median_s:.1f} s, "
-        f"restricted mean {summary.restricted_mean_s.value:.1f} s of {settings.limit_s:g} s"
+        f"restricted mean {summary.restricted_mean_s.value:.1f} s of {settings.limit_s:g} s, "
+        f"contact entry {contact.value:.1%} ({contact.low:.1%} .. {contact.high:.1%})"
     )
     return summary

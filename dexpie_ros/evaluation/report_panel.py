@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from dexpie_ros.evaluation import html, plots
 from dexpie_ros.evaluation.gate import Decision
 from dexpie_ros.evaluation.html import below, escape
@@ -61,17 +63,21 @@ def _gate(gate: Decision) -> str:
 
 
 def _table(before: PanelResult, after: PanelResult | None) -> str:
-    heads = ["condition", "starts", f"success, {before.checkpoint}"]
-    rows = [
-        [escape(r.condition.replace("_", " ")), str(r.trials), _share(r.success)]
-        for r in before.rows
-    ]
+    heads = ["condition", "starts"]
+    rows = [[escape(r.condition.replace("_", " ")), str(r.trials)] for r in before.rows]
+    for result in (before, *(() if after is None else (after,))):
+        heads += [
+            f"{what}, {result.checkpoint}" for what in ("success", "contact entry", "recovery")
+        ]
+        for row, first in zip(rows, before.rows, strict=True):
+            own = result.row(first.condition)
+            recovery = "" if own.recovery is None else _share(own.recovery)
+            row += [_share(own.success), _share(own.contact_entry), recovery]
     if after is not None:
-        heads += [f"success, {after.checkpoint}", "difference (points)", "McNemar p"]
+        heads += ["difference of success (points)", "McNemar p"]
         for row, change in zip(rows, compare_panels(before, after), strict=True):
             d = change.success
             row += [
-                _share(change.after.success),
                 f"{100 * d.value:+.0f}{below(f'[{100 * d.low:+.0f}, {100 * d.high:+.0f}]')}",
                 f"{change.test.p:.3f}",
             ]
@@ -79,5 +85,7 @@ def _table(before: PanelResult, after: PanelResult | None) -> str:
 
 
 def _share(rate: Interval) -> str:
+    if math.isnan(rate.value):
+        return "–"
     interval = f"[{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
     return f"{100 * rate.value:.0f} %{below(interval)}"

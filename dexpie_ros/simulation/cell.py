@@ -118,6 +118,11 @@ class Cell:
         return self._state
 
     @property
+    def disturbed(self) -> bool:
+        """Whether a disturbance has acted on the object since the last reset."""
+        return any(event.progress > event.delay for event in self._events)
+
+    @property
     def command(self) -> Command:
         """What the robot is holding on to. A grasp is held by a command more closed than the
         measured hand: who takes a scene over at a later stage starts from this.

@@ -92,6 +92,8 @@ class Rollout:
     seams_m: tuple[float, ...] = ()
     directory: str = ""
     notes: tuple[str, ...] = ()
+    disturbed: bool = False
+    """Something went wrong by itself: a disturbance was not only drawn, but acted."""
 
 
 class LockstepRunner:
@@ -234,6 +236,7 @@ class _Run:
             seams_m=tuple(seam.distance for seam in self._arbiter.executor.statistics.seams),
             directory=str(self._writer.directory) if self._writer is not None else "",
             notes=tuple(self._notes),
+            disturbed=self._cell.disturbed,
         )
 
     # -- recording -------------------------------------------------------------------------------

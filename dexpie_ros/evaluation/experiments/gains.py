@@ -117,6 +117,7 @@ def to_plain(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[s
             "restricted_mean_s": mean.value,
             "restricted_mean_interval_s": [mean.low, mean.high],
             "limit_s": r.limit_s,
+            "contact_entry": r.contact_entry(),
             "failures": r.failures(),
         }
     for name, gain in gains(settings, results).items():

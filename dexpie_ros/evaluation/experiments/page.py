@@ -135,7 +135,7 @@ def _targets(settings: ExperimentConfig, results: Sequence[ArmResult]) -> str:
 
 def _cell(name: str, rows: Sequence[ArmResult], trained: Mapping[str, Curve]) -> str:
     heads = ["arm", "seeds", "success, mean over seeds", "by seed", "median (s)",
-             "restricted mean (s)", "failures within the limit"]  # fmt: skip
+             "restricted mean (s)", "contact entry", "failures within the limit"]  # fmt: skip
     table = []
     for r in rows:
         pooled = r.pooled()
@@ -148,6 +148,7 @@ def _cell(name: str, rows: Sequence[ArmResult], trained: Mapping[str, Curve]) ->
                 f'<span class="note">{by_seed}</span>',
                 _number(pooled.median_s),
                 _seconds(r.restricted_mean_s()),
+                f"{100 * r.contact_entry():.0f} %",
                 f'<span class="note">{escape(_counted(r.failures()))}</span>',
             ]
         )
@@ -167,7 +168,7 @@ def _cell(name: str, rows: Sequence[ArmResult], trained: Mapping[str, Curve]) ->
     )
     return (
         f"<h2>{escape(name)}</h2>"
-        + html.table(heads, table, (1, 2, 4, 5))
+        + html.table(heads, table, (1, 2, 4, 5, 6))
         + '<div class="pair">'
         + html.figure(bars, f"Success within the limit; {_whiskers(rows)}.", "success by arm")
         + html.figure(curves, "Share of starts mastered by each time, mean over seeds.", "curves")

@@ -77,6 +77,10 @@ class ArmResult:
     def restricted_mean_s(self) -> Interval:
         return over_seeds([s.restricted_mean_s.value for s in self.by_seed()])
 
+    def contact_entry(self) -> float:
+        """Share of trials in which the hand ever touched the object."""
+        return float(np.mean([t.contact for trials in self.trials for t in trials]))
+
     def failures(self) -> dict[str, int]:
         """Why trials do not count as successes, most frequent first; they add up to the misses.
 

@@ -1,0 +1,124 @@
+"""Units of an experiment, really run with tiny settings: every way to collect, and interruptions."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dexpie_ros import config as configs
+from dexpie_ros.critic.critic import Critic
+from dexpie_ros.episodes.collection import Collection
+from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.evaluation.experiments.gains import gains
+from dexpie_ros.evaluation.experiments.results import load_found
+from dexpie_ros.evaluation.experiments.settings import (
+    DEPLOYMENTS,
+    async_against_sync,
+    ladder,
+    staged_against_standard,
+)
+from dexpie_ros.evaluation.experiments.unit import UnitRun
+
+TINY = {
+    "tasks": ["A"],
+    "regimes": ["retry"],
+    "seeds": 1,
+    "trials": 1,
+    "iterations": 3,
+    "mess": 0.0,
+    "demonstrations": 2,
+    "trajectories": 2,
+    "critic_epochs": 1,
+}
+
+
+def episodes(root: Path) -> list[Episode]:
+    found = [p for p in root.rglob("episodes") if p.is_dir()]
+    return sorted((e for p in found for e in Collection(p).read()), key=lambda e: e.id)
+
+
+def ids(root: Path) -> list[str]:
+    return [e.id for e in episodes(root)]
+
+
+@pytest.mark.slow
+def test_every_way_to_collect(tmp_path: Path) -> None:
+    start = f"{DEPLOYMENTS:09d}"
+    for make, name in ((async_against_sync, "async"), (staged_against_standard, "staged")):
+        config = make(**TINY)
+        for unit in config.units():
+            run = UnitRun(config, unit, tmp_path / name, lambda text: None)
+            run.prepare()
+            for arm in ("bc", "dexpie"):
+                run.evaluate(arm)
+        found = load_found(config, tmp_path / name)
+        assert found.missing == () and len(found.results) == 4
+        assert gains(config, found.results) == {}, "their figures are of tasks B and C"
+    # an untrained policy fails: staged restores its first start, standard watches two starts
+    for variant in ("async/A-retry/async", "async/A-retry/sync", "staged/A-retry/staged"):
+        got = [i for i in ids(tmp_path / variant) if not i.startswith("demo")]
+        assert got == [f"correction-{start}", f"deployment-{start}"], variant
+    second = f"{DEPLOYMENTS + 1:09d}"
+    got = [i for i in ids(tmp_path / "staged/A-retry/standard") if not i.startswith("demo")]
+    assert got == [f"correction-{start}", f"correction-{second}"]
+    # the same policy on the same start, but it stood still for every inference
+    one, two = (
+        next(e for e in episodes(tmp_path / "async/A-retry" / v) if e.info.kind == "deployment")
+        for v in ("async", "sync")
+    )
+    assert one.info.seed == two.info.seed == DEPLOYMENTS
+    n = min(len(one), len(two))
+    assert not np.array_equal(one.command_tcp[:n], two.command_tcp[:n])
+
+
+@pytest.mark.slow
+def test_a_unit_that_was_killed_keeps_what_it_had_and_makes_the_rest(tmp_path: Path) -> None:
+    config = ladder(**TINY, variants=[{"arms": ["bc", "dexpie"]}])
+    (unit,) = config.units()
+    configs.save_yaml(config, tmp_path / "experiment.yaml")
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from dexpie_ros import config as configs\n"
+        "from dexpie_ros.evaluation.experiments.settings import ExperimentConfig\n"
+        "from dexpie_ros.evaluation.experiments.unit import UnitRun\n"
+        "root = Path(sys.argv[1])\n"
+        "config = configs.load(ExperimentConfig, root / 'experiment.yaml')\n"
+        "UnitRun(config, config.units()[0], root, print).prepare()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.DEVNULL)
+    folder = tmp_path / unit.folder
+    kept, half = (folder / "episodes" / f"demonstration-{100_000 + k:09d}" for k in range(2))
+    try:
+        end = time.monotonic() + 120.0
+        while not half.exists():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    before = contents(kept)
+    UnitRun(config, unit, tmp_path, lambda text: None).prepare()
+    after = contents(kept)
+    assert before and {name: after[name] for name in before} == before, "it was made anew"
+    start = f"{DEPLOYMENTS:09d}"
+    wanted = [f"correction-{start}", kept.name, half.name, f"deployment-{start}"]
+    assert ids(folder) == wanted
+    assert all(not e.partial and e.outcome != "aborted" for e in episodes(folder))
+    assert all(e.success for e in episodes(folder) if e.info.kind == "demonstration")
+    assert set(Critic.load(folder / "critic-best").inputs) == set(wanted)
+    # once more: nothing is made again
+    whole = {p: contents(folder / "episodes" / p) for p in wanted}
+    UnitRun(config, unit, tmp_path, lambda text: pytest.fail(text)).prepare()
+    assert {p: contents(folder / "episodes" / p) for p in wanted} == whole
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in directory.iterdir() if p.is_file()}
