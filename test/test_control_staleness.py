@@ -80,7 +80,8 @@ def test_keys_and_event_names_mean_the_same_and_only_in_their_phase():
     assert keys.resolve("s", True)[0] is Action.SUCCESS
     assert keys.resolve("s", False) == (None, "s: no episode is running")
     assert "still running" in keys.resolve("\r", True)[1]
-    assert keys.resolve("z", True)[0] is None
+    assert keys.resolve("X", True)[0] is Action.EMERGENCY_STOP, "also with caps lock"
+    assert keys.resolve("?", True)[0] is None
 
 
 def test_causes_are_chosen_by_number():
