@@ -117,10 +117,10 @@ def test_fuzzed_dashboards_answer_or_raise_dashboard_error(monkeypatch):
 
     class Link(io.BytesIO):
         def settimeout(self, seconds):
-            pass
+            assert 0 < seconds <= 1.0
 
-        def makefile(self, mode):
-            return self
+        def recv(self, size):
+            return self.read(int(rng.integers(1, size)))
 
         def sendall(self, data):
             if rng.random() < 0.05:
@@ -219,6 +219,25 @@ def test_fuzzed_images_give_a_pose_or_a_reason():
         assert (made is None) == bool(reason)
         assert made is None or np.isfinite(made).all()
     assert 0 < found < 500
+
+
+def test_a_dashboard_that_trickles_is_given_up(monkeypatch):
+    """Its caller has a watchdog to feed, or is one."""
+    now = [0.0]
+    monkeypatch.setattr(ur_dashboard, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Link(io.BytesIO):
+        def settimeout(self, seconds):
+            pass
+
+        def recv(self, size):
+            now[0] += 0.3
+            return b"."
+
+    monkeypatch.setattr(socket, "create_connection", lambda *_: Link())
+    with pytest.raises(ur_dashboard.DashboardError, match="timed out"):
+        ur_dashboard.ask("192.0.2.1", "robotmode")
+    assert 1.0 <= now[0] < 1.5
 
 
 @pytest.mark.parametrize("line", [b"[" * 60_000, b'{"do": ' * 9000, b"\x00" * 1000, b"\xff\n"])

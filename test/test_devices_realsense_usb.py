@@ -107,6 +107,16 @@ def test_a_camera_that_cannot_be_opened_is_an_error_and_tried_again(fails):
     camera.stop()
 
 
+def test_an_empty_frame_is_a_loss_and_no_crash():
+    rs = realsense_library.load()
+    camera = on_usb(Usb())
+    camera._open()
+    camera._queue = SimpleNamespace(wait_for_frame=lambda milliseconds: rs.frame())
+    with pytest.raises(DeviceError, match="unreadable frame"):
+        camera._cycle()
+    camera._close()
+
+
 def test_only_a_camera_that_was_opened_and_sends_nothing_is_reset():
     """One that is busy belongs to somebody else, for instance the stack beside `doctor`."""
     usb = Usb("open")

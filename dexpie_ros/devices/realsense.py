@@ -210,11 +210,14 @@ class RealSense(Worker[CameraSample]):
             return
         self._misses = self._barren = 0
         arrival = time.time()
-        # The frame's memory belongs to librealsense and its pool is small: copy at once.
-        image = np.array(np.asanyarray(frame.get_data()), np.uint8, copy=True)
-        number = int(frame.get_frame_number())
-        stamp = float(frame.get_timestamp()) * 1e-3
-        hardware = frame.get_frame_timestamp_domain() == self._hardware_clock
+        try:
+            # The frame's memory belongs to librealsense and its pool is small: copy at once.
+            image = np.array(np.asanyarray(frame.get_data()), np.uint8, copy=True)
+            number = int(frame.get_frame_number())
+            stamp = float(frame.get_timestamp()) * 1e-3
+            hardware = frame.get_frame_timestamp_domain() == self._hardware_clock
+        except RuntimeError as error:  # an empty frame, as the queue gives when it is torn down
+            raise DeviceError(f"camera {self._config.serial}: unreadable frame: {error}") from None
         captured = capture_time(stamp, arrival, self._clock, hardware)
         if self._last_number >= 0 and number > self._last_number + 1:
             self.dropped += number - self._last_number - 1
