@@ -90,6 +90,10 @@ _COMMON = {
         "async", "inference while the arm moves, or while it waits", ("async", "sync")
     ),
     "beta": Argument(-1.0, "guidance of the policy, 1 none; negative: as it was saved"),
+    "steps": Argument(0, "denoising steps of the policy; 0: as it was saved"),
+    "optimality": Argument(-1.0, "asked of the policy, 0 to 1; negative: as it was saved"),
+    "max_delay": Argument(4, "n: control steps that an inference may take; length of the prefix"),
+    "backend": Argument("", "of torch.compile for the policy: inductor on a GPU; empty: none"),
     "device": Argument("cpu", "what the policy runs on: cpu, cuda, cuda:1 ..."),
     "role": Argument(
         "by_kind",
@@ -218,6 +222,7 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         "wait_for_teleop": lockstep,
         "wait_for_policy": lockstep and bool(policy),
         "inference_delay_steps": v["inference_delay_steps"],
+        "arbiter.max_delay": v["max_delay"],
         # a simulation measures at 25 Hz, and a busy machine makes it late
         **({"guard.arm_s": 0.4, "guard.hand_s": 0.4} if sim else ARBITER_LIMITS),
     }
@@ -242,6 +247,10 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         "beta": v["beta"],
         "inference_delay_steps": v["inference_delay_steps"],
         "inference.mode": v["mode"],
+        "inference.max_delay": v["max_delay"],
+        **{name: v[name] for name in ("steps", "optimality", "backend")},
+        "images": not sim or v["images"] != "none",
+        "objects": sim,
     }
     # a robot holds until the operator's side is back
     specs = [NodeSpec("teleop", parameters=teleop, required=sim, respawn=not sim)]

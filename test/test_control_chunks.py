@@ -81,16 +81,11 @@ def test_seams_are_measured_where_the_switch_happens():
     assert x(executor.command(at(11))) == 31
 
 
-def test_upcoming_remaining_and_the_wish_for_an_inference():
-    executor = ChunkExecutor(max_delay=4, execution_horizon=10)
-    assert executor.wants_inference(at(0))
+def test_upcoming_and_remaining():
+    executor = ChunkExecutor()
     executor.add(chunk(0))
     assert [x(c) for c in executor.upcoming(at(3), 4)] == [3, 4, 5, 6]
     assert [x(c) for c in executor.upcoming(at(22), 4)] == [22, 23]
-    assert not executor.wants_inference(at(9)) and executor.wants_inference(at(10))
-    late = ChunkExecutor(max_delay=4, execution_horizon=24)
-    late.add(chunk(0))
-    assert not late.wants_inference(at(19)) and late.wants_inference(at(20))
     executor.clear()
     assert executor.upcoming(at(3), 4) == () and executor.remaining(at(3)) == 0
 
@@ -121,6 +116,57 @@ def test_chunks_that_cannot_be_executed_are_named(field, value, says):
         ChunkExecutor().add(bad)
 
 
-def test_impossible_settings_are_refused():
-    with pytest.raises(ValueError, match="max_delay"):
-        ChunkExecutor(max_delay=-1)
+def switched(prefix: int, at_step: int, jump: float = 0.0) -> ChunkExecutor:
+    """A chunk observed at step 20 takes over before step ``at_step``; ``jump`` (m) after its
+    prefix."""
+    executor = ChunkExecutor()
+    executor.add(chunk(0))
+    executor.command(at(at_step - 1))
+    new = chunk(20, prefix=prefix)
+    new.positions[prefix:, 0] += jump
+    executor.add(new)
+    return executor
+
+
+def test_the_step_out_of_the_prefix_is_recorded_beside_the_steps_inside():
+    statistics = switched(prefix=4, at_step=22, jump=0.005).statistics
+    assert statistics.seams[-1].distance == 0.0  # on a prefix action nothing can be seen
+    (entry,), (inside,) = statistics.entries, statistics.inside
+    assert entry.distance == pytest.approx([0.006])
+    assert inside.distance == pytest.approx([0.001] * 19)  # 24 - 4 free actions
+    figures = statistics.as_dict()
+    assert figures["seam_step_mm_p95"] == pytest.approx(6.0)
+    assert figures["chunk_step_mm_p95"] == pytest.approx(1.0)
+    assert figures["seam_step_deg_p95"] == figures["seam_step_opening_p95"] == 0.0
+
+
+def test_where_the_prefix_has_passed_the_step_is_from_what_was_executed():
+    (entry,) = switched(prefix=2, at_step=23, jump=0.005).statistics.entries
+    assert entry.distance == pytest.approx([0.006])  # 22 of the old chunk -> 23 + jump
+    (inside,) = switched(prefix=2, at_step=23).statistics.inside
+    assert len(inside.distance) == 20  # 23 .. 43
+    assert not switched(prefix=2, at_step=26).statistics.entries  # the robot held: no old action
+
+
+def test_angles_and_openings_of_steps():
+    new = chunk(20, prefix=1)
+    half = np.radians(3.0) / 2
+    new.quaternions[1:] = [0.0, 0.0, np.sin(half), np.cos(half)]
+    new.hand[3:] = 0.7
+    executor = ChunkExecutor()
+    executor.add(chunk(0))
+    executor.command(at(19))
+    executor.add(new)
+    figures = executor.statistics.as_dict()
+    assert figures["seam_step_deg_p95"] == pytest.approx(3.0)
+    assert executor.statistics.inside[0].angle.max() == pytest.approx(0.0, abs=1e-7)
+    assert executor.statistics.inside[0].hand.tolist() == pytest.approx([0, 0.2] + [0] * 20)
+
+
+def test_nobody_executes_a_proposal_so_its_steps_are_not_recorded():
+    executor = ChunkExecutor()
+    executor.add(chunk(0))
+    executor.command(at(0))
+    executor.add(chunk(5), record_seam=False)
+    assert not executor.statistics.entries and not executor.statistics.inside
+    assert executor.statistics.as_dict()["chunk_step_mm_p95"] == 0.0

@@ -2,11 +2,17 @@
 
 import numpy as np
 import pytest
+import rclpy
 from policies import tiny_policy
 
+from dexpie_ros.config import ConfigError
 from dexpie_ros.control.types import Command, ControlStep, Mode, Observation, RobotState, Source
 from dexpie_ros.geometry import Pose
+from dexpie_ros.graph import EXIT_CONFIG
+from dexpie_ros.nodes.base import OK, WARN
 from dexpie_ros.nodes.policy_server import PolicyServer
+from dexpie_ros.policy.observation import ObservationSpec
+from dexpie_ros.policy.settings import InferenceSettings
 from dexpie_ros.runtime import run_node
 
 HOME = Pose(np.array([0.4, 0.0, 0.3]), np.array([0.0, 0.0, 0.0, 1.0]))
@@ -28,6 +34,14 @@ def arguments(policy, **parameters):
     for name, value in parameters.items():
         words += ["-p", f"{name}:={value}"]
     return words
+
+
+def run(node, words):
+    """As run_node, in a process that goes on."""
+    try:
+        return run_node(node, words)
+    finally:
+        rclpy.try_shutdown()
 
 
 def control_step(time_ns=1_000_000_000):
@@ -56,4 +70,75 @@ def test_an_error_in_the_inference_thread_ends_the_node_as_a_crash(policy):
             self._steps.put(control_step())
 
     with pytest.raises(RuntimeError, match="out of memory on the device"):
-        run_node(Broken, arguments(policy))
+        run(Broken, arguments(policy))
+
+
+def look(policy, then, **parameters):
+    """What ``then(node)`` gives of a node that was just made."""
+    seen = []
+
+    class Looked(Served):
+        def __init__(self):
+            super().__init__()
+            seen.append(then(self))
+            raise ConfigError("seen enough")
+
+    class Ended(Looked):
+        def __init__(self):
+            try:
+                super().__init__()
+            except ConfigError:
+                self.destroy_node()
+                raise
+
+    assert run(Ended, arguments(policy, **parameters)) == EXIT_CONFIG
+    return seen[0]
+
+
+def test_what_is_asked_of_a_policy_is_set_at_deployment(policy):
+    asked = look(policy, lambda node: node._async.settings)
+    assert asked == InferenceSettings(beta=1.5, steps=2, optimality=1.0)  # as it was saved
+    asked = look(policy, lambda node: node._async.settings, beta=2.5, steps=7, optimality=0.75)
+    assert asked == InferenceSettings(beta=2.5, steps=7, optimality=0.75)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"steps": 101}, "steps 101 exceeds"),
+        ({"optimality": 1.5}, "optimality"),
+        ({"inference.max_delay": 9}, "max_delay 9"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line_and_no_crash(policy, parameters, says, capsys):
+    assert run(PolicyServer, arguments(policy, **parameters)) == EXIT_CONFIG
+    assert says in capsys.readouterr().err
+
+
+def test_a_policy_that_needs_a_simulator_is_refused_on_a_robot(tmp_path, capsys):
+    spec = ObservationSpec(parts=("tcp", "objects"), object_names=("bottle",))
+    knowing = tiny_policy(observation=spec).save(tmp_path / "knowing")
+    assert run(PolicyServer, arguments(knowing, objects=False)) == EXIT_CONFIG
+    assert "no objects are at hand here" in capsys.readouterr().err
+
+
+def test_diagnostics_tell_the_delay_and_warn_where_it_is_longer_than_the_prefix(policy):
+    def diagnose(latency_s, count, **changes):
+        def read(node):
+            node._async._latencies.extend([latency_s] * count)
+            node._async._inferences, node._async._prefix_sum = count, 3 * count
+            node._async._lost = 2
+            return node._diagnose()
+
+        return look(policy, read, **changes)
+
+    level, message, values = diagnose(0.1, 50)
+    assert (level, message) == (OK, "ready")
+    assert values["delay_p99_steps"] == 3  # 100 ms are two steps and a half
+    assert (values["lost_chunks"], values["mean_prefix_length"]) == (2, "3.00")
+    level, message, _ = diagnose(0.19, 50)
+    assert level == WARN
+    assert "takes 5 control steps, more than max_delay = 4" in message
+    assert diagnose(0.19, 5)[0] == OK  # too few to tell
+    assert diagnose(0.19, 50, **{"inference.mode": "sync"})[0] == OK  # the robot waits
+    assert diagnose(0.19, 50, lockstep=True)[0] == OK  # virtual time

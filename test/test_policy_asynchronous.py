@@ -12,7 +12,7 @@ from dexpie_ros.geometry import Pose
 from dexpie_ros.policy.asynchronous import AsyncConfig, AsyncPolicy
 from dexpie_ros.policy.observation import ObservationError, ObservationSpec
 from dexpie_ros.policy.policy import prefix_arrays
-from dexpie_ros.policy.settings import PrefixConfig
+from dexpie_ros.policy.settings import InferenceSettings, PrefixConfig
 
 START = 1_700_000_000_000_000_000
 HOME = Pose(np.array([0.4, 0.0, 0.3]), np.array([0.0, 0.0, 0.0, 1.0]))
@@ -27,7 +27,6 @@ class Bench:
         self.arbiter = Arbiter(
             ArbiterConfig(
                 max_delay=self.config.max_delay,
-                execution_horizon=self.config.execution_horizon,
                 require_alignment=False,
             )
         )
@@ -175,6 +174,18 @@ def test_impossible_settings_are_refused():
     policy = tiny_policy(prefix=PrefixConfig(max_delay=2))
     with pytest.raises(ValueError, match="trained with prefixes up to 2"):
         AsyncPolicy(policy, AsyncConfig())
+
+
+def test_more_steps_than_the_schedule_has_are_refused():
+    with pytest.raises(ValueError, match=r"steps 101 exceeds diffusion\.train_steps = 100"):
+        AsyncPolicy(tiny_policy(), AsyncConfig(), InferenceSettings(steps=101))
+
+
+def test_without_prefixes_their_length_in_training_does_not_matter():
+    policy = tiny_policy(prefix=PrefixConfig(max_delay=2))
+    bench = Bench(forever([2]), policy=policy, mode="sync").run(40)
+    assert bench.config.max_delay == 4
+    assert any(s.source == Source.POLICY for s in bench.steps)
 
 
 def test_an_observation_without_its_objects_is_refused():

@@ -151,8 +151,12 @@ def test_a_policy_that_a_kill_left_aside_is_found(saved):
 def test_what_does_not_fit_is_refused(saved, tmp_path):
     with pytest.raises(PolicyError, match="no policy there"):
         Policy.load(tmp_path / "nothing")
-    with pytest.raises(PolicyError, match=r"a state policy .* only vision observations"):
-        Policy.load(saved, kind="vision")
+    Policy.load(saved, offered=())  # needs the robot's own state only
+    spec = ObservationSpec(parts=("tcp", "objects"), object_names=("bottle",))
+    knowing = tiny_policy(observation=spec).save(tmp_path / "knowing")
+    Policy.load(knowing, offered=("objects",))
+    with pytest.raises(PolicyError, match=r"objects bottle, but no objects are at hand"):
+        Policy.load(knowing, offered=("images",))
     values = yaml.safe_load((saved / "config.yaml").read_text())
     for change, message in (
         ({"format": "dexpie-policy/9"}, "dexpie-policy/9.*train it again"),

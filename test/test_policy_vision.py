@@ -270,7 +270,7 @@ def observation(episode, t):
 
 def test_vision_policy_trains_saves_and_runs(episodes, tmp_path):
     folder = train_actor(run_config(random_crop=0.1), episodes, None, tmp_path)
-    policy = Policy.load(folder, kind="vision")
+    policy = Policy.load(folder, offered=("images",))
     assert "random initialisation, as asked for" in policy.encoder_origin
     assert "random initialisation" in (folder / "card.md").read_text()
     vector, pictures = policy.observe(observation(episodes[0], 3))
@@ -281,8 +281,8 @@ def test_vision_policy_trains_saves_and_runs(episodes, tmp_path):
     assert not np.array_equal(tcp, other)
     with pytest.raises(PolicyError, match="no images were given"):
         policy.sample(vector, episodes[0].tcp[3])
-    with pytest.raises(PolicyError, match="a vision policy"):
-        Policy.load(folder, kind="state")
+    with pytest.raises(PolicyError, match="cameras front, wrist, but no images are at hand"):
+        Policy.load(folder, offered=("objects",))
 
 
 def test_vision_run_resumes_exactly(episodes, tmp_path):

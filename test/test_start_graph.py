@@ -48,6 +48,28 @@ def test_deployment_in_simulation_waits_for_the_policy(tmp_path):
     assert specs["session"].parameters["policy"] is True
 
 
+def test_how_a_policy_is_asked_is_one_argument_each(tmp_path):
+    given = {"beta": 2.0, "steps": 5, "optimality": 0.75, "backend": "inductor", "max_delay": 3}
+    specs = by_name(stack("deploy", policy=tmp_path, **given))
+    server, arbiter = (specs[n].parameters for n in ("policy_server", "intervention_arbiter"))
+    assert {n: server[n] for n in ("beta", "steps", "optimality", "backend")} == {
+        n: given[n] for n in ("beta", "steps", "optimality", "backend")
+    }
+    # the prefix is as long here as there
+    assert server["inference.max_delay"] == arbiter["arbiter.max_delay"] == 3
+
+
+def test_the_policy_server_knows_what_there_is_to_see(tmp_path):
+    def sees(**arguments):
+        server = by_name(stack("deploy", policy=tmp_path, **arguments))["policy_server"].parameters
+        return server["images"], server["objects"]
+
+    assert sees() == (True, True)
+    assert sees(images="none") == (False, True)
+    assert sees(sim=False) == (True, False)
+    assert sees(hardware="emulated") == (True, False)
+
+
 def test_robot_has_two_cameras_and_no_lockstep(tmp_path):
     specs = stack("deploy", sim=False, policy=str(tmp_path))
     named = by_name(specs)

@@ -40,8 +40,6 @@ class ArbiterConfig:
 
     max_delay: int = Field(4, ge=0)
     """n: largest expected inference delay in steps; length of `upcoming`"""
-    execution_horizon: int = Field(20, ge=1)
-    """s: steps of a chunk after which a fresh one is wanted"""
     blend_seconds: float = Field(0.4, ge=0)
     """the hand goes from the last command to the glove within this time after a takeover"""
     reanchor_seconds: float = Field(0.2, ge=0)
@@ -82,7 +80,7 @@ class Arbiter(Modes):
     def __init__(self, settings: ArbiterConfig | None = None) -> None:
         self.config = settings or ArbiterConfig()
         super().__init__(self.config.require_alignment)
-        self.executor = ChunkExecutor(self.config.max_delay, self.config.execution_horizon)
+        self.executor = ChunkExecutor()
         self.limiter = Limiter(self.config.limits)
         self.counts = EpisodeCounts()
         self._takeover = Takeover(

@@ -14,6 +14,7 @@ import numpy as np
 
 from dexpie_ros.control.quaternions import distance_and_angle
 from dexpie_ros.control.types import STEP_NS, Chunk, Command
+from dexpie_ros.geometry import Array
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,15 @@ class Seam:
     """largest difference of an opening"""
 
 
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Differences from one action to the next: m, rad, largest of the openings; (K,) each."""
+
+    distance: Array
+    angle: Array
+    hand: Array
+
+
 @dataclass
 class ChunkStatistics:
     """What happened to the chunks since the last reset."""
@@ -48,6 +58,11 @@ class ChunkStatistics:
     late: int = 0
     """Of those, actions behind the prefix: what the policy planned and nobody executed."""
     seams: deque[Seam] = field(default_factory=lambda: deque(maxlen=1000))
+    entries: deque[Steps] = field(default_factory=lambda: deque(maxlen=200))
+    """The step (K = 1) onto the first action that a chunk planned freely: from the last of its
+    prefix, or from the old chunk's action where that has passed already."""
+    inside: deque[Steps] = field(default_factory=lambda: deque(maxlen=200))
+    """The steps between the actions after it: what the entry must not stand out from."""
 
     def as_dict(self) -> dict[str, float]:
         """Plain numbers for an episode's record; largest seam in m, rad and opening."""
@@ -60,7 +75,20 @@ class ChunkStatistics:
             "seam_distance_max": max((s.distance for s in self.seams), default=0.0),
             "seam_angle_max": max((s.angle for s in self.seams), default=0.0),
             "seam_hand_max": max((s.hand for s in self.seams), default=0.0),
+            **_percentiles("seam_step", self.entries),
+            **_percentiles("chunk_step", self.inside),
         }
+
+
+def _percentiles(name: str, steps: deque[Steps]) -> dict[str, float]:
+    """95th percentiles, in mm, degrees and opening."""
+    units = (("distance", "mm", 1e3), ("angle", "deg", 180.0 / np.pi), ("hand", "opening", 1.0))
+    out = {}
+    for part, unit, factor in units:
+        values = [getattr(s, part) for s in steps]
+        p95 = np.percentile(np.concatenate(values), 95) if values else 0.0
+        out[f"{name}_{unit}_p95"] = factor * float(p95)
+    return out
 
 
 def check_chunk(chunk: Chunk) -> str:
@@ -88,17 +116,10 @@ def check_chunk(chunk: Chunk) -> str:
 class ChunkExecutor:
     """Executes the newest chunk; one object for the ROS graph and for lockstep.
 
-    ``max_delay`` (n) is the largest expected inference delay in steps, ``execution_horizon`` (s)
-    the steps of a chunk, counted from its observation, after which a fresh one is wanted.
+    When a fresh one is wanted is decided by `policy.AsyncPolicy`, from ``remaining``.
     """
 
-    def __init__(self, max_delay: int = 4, execution_horizon: int = 20) -> None:
-        if max_delay < 0 or execution_horizon < 1:
-            raise ValueError(
-                f"max_delay {max_delay} must be >= 0, execution_horizon {execution_horizon} >= 1"
-            )
-        self.max_delay = max_delay
-        self.execution_horizon = execution_horizon
+    def __init__(self) -> None:
         self.statistics = ChunkStatistics()
         self._chunk: Chunk | None = None
         self._now_ns: int | None = None
@@ -128,6 +149,7 @@ class ChunkExecutor:
             return False
         if record_seam and self._now_ns is not None:
             self._record_seam(chunk, self._now_ns)
+            self._record_steps(chunk, past, self._now_ns)
         self._chunk = chunk
         self.statistics.accepted += 1
         return True
@@ -153,12 +175,6 @@ class ChunkExecutor:
             return 0
         return max(0, len(self._chunk) - max(0, self._chunk.index_at(time_ns)))
 
-    def wants_inference(self, time_ns: int) -> bool:
-        """Whether an inference should start from an observation of ``time_ns``."""
-        if self._chunk is None or self.remaining(time_ns) <= self.max_delay:
-            return True
-        return self._chunk.index_at(time_ns) >= self.execution_horizon
-
     def clear(self) -> None:
         """Forget the executing chunk; statistics stay."""
         self._chunk = None
@@ -183,3 +199,31 @@ class ChunkExecutor:
         distance, angle = distance_and_angle(before.tcp, after.tcp)
         hand = float(np.max(np.abs(after.hand - before.hand)))
         self.statistics.seams.append(Seam(time_ns, distance, angle, hand))
+
+    def _record_steps(self, new: Chunk, past: int, time_ns: int) -> None:
+        """Steps onto and between the free actions of ``new`` from index ``past`` (due at ``time_ns``)."""
+        first = max(past, new.prefix_length)
+        if first >= len(new):
+            return
+        positions, quaternions, hand = (
+            values[first:] for values in (new.positions, new.quaternions, new.hand)
+        )
+        if past < first:
+            before: Command | None = new.command(first - 1)
+        else:
+            before = self._at(self._chunk, time_ns - STEP_NS)
+        if before is not None:
+            after = new.command(first)
+            distance, angle = distance_and_angle(before.tcp, after.tcp)
+            change = np.abs(after.hand - before.hand).max()
+            one = (np.array([float(value)]) for value in (distance, angle, change))
+            self.statistics.entries.append(Steps(*one))
+        if len(positions) > 1:
+            cosine = np.abs(np.sum(quaternions[1:] * quaternions[:-1], axis=1))
+            self.statistics.inside.append(
+                Steps(
+                    np.linalg.norm(np.diff(positions, axis=0), axis=1),
+                    2.0 * np.arccos(np.minimum(cosine, 1.0)),
+                    np.abs(np.diff(hand, axis=0)).max(axis=1),
+                )
+            )

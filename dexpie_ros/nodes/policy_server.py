@@ -44,12 +44,24 @@ class PolicyServerParameters:
     """In lockstep: control steps that an inference takes in simulation time."""
     beta: float = -1.0
     """Guidance; negative: as the policy was saved."""
+    steps: int = 0
+    """Of denoising; 0: as the policy was saved."""
+    optimality: float = -1.0
+    """I that is asked for, 0 .. 1; negative: as the policy was saved."""
+    backend: str = ""
+    """Of torch.compile for a U-Net (`inductor` on a GPU); empty: none."""
+    images: bool = True
+    """There are cameras."""
+    objects: bool = True
+    """A simulator tells where objects are."""
     stale_after_s: float = 0.25
     """Not in lockstep: with a part of the observation older than this nothing is inferred."""
     inference: AsyncConfig = AsyncConfig()
 
 
 IDLE_PHASE, RUNNING_PHASE = 0, 2
+ENOUGH = 20
+"""Inferences from which on a percentile of their latency means anything."""
 
 
 class PolicyServer(ContractNode):
@@ -61,8 +73,11 @@ class PolicyServer(ContractNode):
         if not p.policy:
             raise ConfigError("policy_server: parameter policy is empty; set policy:=DIRECTORY")
         self._policies: dict[str, Policy] = {}
-        self._policy = self._load(p.policy)
-        self._async = self._start_inference()
+        try:
+            self._policy = self._load(p.policy)
+            self._async = self._start_inference()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"policy_server: {error}") from None
         self._skipped = 0
         self._running, self._scene_ns, self._answered_ns = False, 0, 0
         self._answers: list[tuple[Any, Any]] = []
@@ -101,16 +116,20 @@ class PolicyServer(ContractNode):
         if not path.is_dir():
             path = Path(self.parameters.policy).parent / directory
         if str(path) not in self._policies:
-            policy = Policy.load(path, self.parameters.device)
+            p = self.parameters
+            offered = [name for name in ("images", "objects") if getattr(p, name)]
+            policy = Policy.load(path, p.device, offered, p.backend)
             self.get_logger().info(f"loaded policy {path.name} ({policy.policy_id})")
             self._policies[str(path)] = policy
         return self._policies[str(path)]
 
     def _start_inference(self) -> AsyncPolicy:
-        settings = self._policy.config.inference
-        if self.parameters.beta >= 0:
-            settings = dataclasses.replace(settings, beta=self.parameters.beta)
-        return AsyncPolicy(self._policy, self.parameters.inference, settings)
+        p = self.parameters
+        changes: dict[str, Any] = {"steps": p.steps} if p.steps else {}
+        changes |= {"beta": p.beta} if p.beta >= 0 else {}
+        changes |= {"optimality": p.optimality} if p.optimality >= 0 else {}
+        settings = dataclasses.replace(self._policy.config.inference, **changes)
+        return AsyncPolicy(self._policy, p.inference, settings)
 
     # -- inputs ----------------------------------------------------------------------------------
     def _measured(self, stream: str, message: Any) -> None:
@@ -258,6 +277,9 @@ class PolicyServer(ContractNode):
             "inferences": statistics.inferences,
             "skipped": self._skipped,
             "latency_p99_ms": f"{statistics.p99_ms:.1f}",
+            "delay_p99_steps": self._async.delay_steps(99),
+            "lost_chunks": statistics.lost,
+            "mean_prefix_length": f"{statistics.mean_prefix_length:.2f}",
         }
         missing = self._buffer.missing()
         if not self.parameters.lockstep and not missing:
@@ -265,6 +287,18 @@ class PolicyServer(ContractNode):
             missing = self._buffer.older_than(oldest)
         if self._running and missing:
             return WARN, f"no observation: waiting for {missing}", values
+        return self._judge_delay(values)
+
+    def _judge_delay(self, values: dict[str, object]) -> tuple[int, str, dict[str, object]]:
+        """WARN where inference takes longer than the prefix that covers it."""
+        delay, limit = self._async.delay_steps(99), self.parameters.inference.max_delay
+        judged = self.parameters.inference.mode == "async" and not self.parameters.lockstep
+        # of a few inferences the slowest is the percentile
+        if judged and delay > limit and self._async.statistics().inferences >= ENOUGH:
+            return WARN, (
+                f"1 inference of 100 takes {delay} control steps, more than max_delay = {limit}: "
+                "actions are lost; lower steps, or take a faster device"
+            ), values  # fmt: skip
         return OK, "ready", values
 
 

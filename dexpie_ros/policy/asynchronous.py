@@ -63,13 +63,18 @@ class AsyncPolicy:
                 f"max_delay {config.max_delay} exceeds H - s = {horizon} - "
                 f"{config.execution_horizon}; lower execution_horizon or max_delay"
             )
-        if config.max_delay > trained:
+        if config.mode == "async" and config.max_delay > trained:
             raise ValueError(
                 f"max_delay {config.max_delay}, but the policy was trained with prefixes up to "
                 f"{trained}; lower max_delay or train with prefix.max_delay={config.max_delay}"
             )
         self.policy, self.config = policy, config
         self.settings = settings or policy.config.inference
+        if self.settings.steps > policy.config.diffusion.train_steps:
+            raise ValueError(
+                f"steps {self.settings.steps} exceeds diffusion.train_steps = "
+                f"{policy.config.diffusion.train_steps} of the policy; lower it"
+            )
         self._latencies: deque[float] = deque(maxlen=_KEPT_LATENCIES)
         self._inferences = self._prefix_sum = self._prefix_last = self._lost = 0
         policy.warm_up()

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +185,15 @@ class Policy:
 
     @staticmethod
     def load(
-        directory: str | Path, device: str = "cpu", kind: str = "", backend: str = ""
+        directory: str | Path,
+        device: str = "cpu",
+        offered: Collection[str] = ("images", "objects"),
+        backend: str = "",
     ) -> Policy:
         """Read a policy; PolicyError says in a sentence why it cannot be used.
 
-        ``kind`` (`state` or `vision`), where given, is what the caller can offer; ``backend`` as in
-        the constructor.
+        ``offered``: which of `images` and `objects` (poses that a simulator knows) the caller can
+        give beside the robot's own state; ``backend`` as in the constructor.
         """
         folder = Path(directory)
         files.recover_directory(folder)
@@ -201,11 +204,13 @@ class Policy:
         _require(values, "action_convention", actions.ACTION_CONVENTION, folder)
         where = f"{folder / _CONFIG}: policy"
         config = cfg.from_dict(PolicyConfig, values.get("policy") or {}, where)
-        if kind and kind != config.observation.kind:
+        spec = config.observation
+        needed = {"images": bool(spec.images), "objects": spec.needs_objects}
+        lacking = [what for what, needs in needed.items() if needs and what not in offered]
+        if lacking:
             raise PolicyError(
-                f"{folder}: a {config.observation.kind} policy (trained on "
-                f"{config.observation.describe()}), but only {kind} observations are at hand; "
-                f"choose a policy of that kind"
+                f"{folder}: trained on {spec.describe()}, but no {' and no '.join(lacking)} are at "
+                "hand here; choose a policy that does without"
             )
         hashes = values.get("sha256") or {}
         contents = {name: _read(folder / name, hashes.get(name)) for name in (_MODEL, _NORMALIZER)}

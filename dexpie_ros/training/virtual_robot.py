@@ -18,12 +18,7 @@ class VirtualRobot:
 
     def __init__(self, policy: AsyncPolicy, delay: Callable[[], int]) -> None:
         self.policy, self.delay = policy, delay
-        self.arbiter = Arbiter(
-            ArbiterConfig(
-                max_delay=policy.config.max_delay,
-                execution_horizon=policy.config.execution_horizon,
-            )
-        )
+        self.arbiter = Arbiter(ArbiterConfig(max_delay=policy.config.max_delay))
         self.arbiter.start("deployment")
         home = Pose(np.array([0.4, 0.0, 0.3]), np.array([0.0, 0.0, 0.0, 1.0]))
         self.object = Pose(np.array([0.5, 0.1, 0.1]), home.quaternion)
