@@ -3,9 +3,6 @@
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -155,63 +152,6 @@ def test_damage_in_the_middle_costs_one_chunk(whole, tmp_path):
     # A command that was lost is not invented.
     known = np.isfinite(episode.command_hand).all(axis=1)
     assert np.array_equal(episode.command_hand[known], truth.command_hand[known])
-
-
-RECORDER = """
-import sys, time
-sys.path.insert(0, sys.argv[2])
-import factories
-from dexpie_ros import messages
-from dexpie_ros.episodes import EpisodeInfo, EpisodeWriter
-bag, put = messages.bag(), messages.serialize
-recipe = factories.Recipe()
-writer = EpisodeWriter(sys.argv[1], EpisodeInfo("e", simulated=True))
-for k in range(100_000):
-    stamp = factories.START_NS + k * factories.STEP_NS
-    t = k / 25
-    from dexpie_ros.control.types import ARM_JOINTS, HAND_JOINTS
-    for topic, message in (
-        ("/arm/tcp_pose", bag.pose_stamped(stamp, "base", factories.tcp_at(recipe, t))),
-        ("/arm/joint_states", bag.joint_state(stamp, ARM_JOINTS, factories.joints_at(recipe, t))),
-        ("/hand/joint_states", bag.joint_state(stamp, HAND_JOINTS, factories.hand_at(recipe, t))),
-        ("/control/step", bag.control_step(factories.control_step(recipe, k))),
-    ):
-        writer.write(topic, put(message), stamp, stamp)
-    print(k, time.monotonic_ns(), flush=True)
-    time.sleep(0.002)
-"""
-
-
-def test_kill_9_at_random_moments(tmp_path):
-    """The recorder is killed again and again; what was recorded a second before is always there."""
-    rng = random.Random(0)
-    root = Path(__file__).resolve().parents[1]
-    environment = dict(os.environ, PYTHONPATH=str(root))
-    for trial in range(6):
-        path = tmp_path / f"e{trial}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", RECORDER, str(path), str(root / "test")],
-            stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        process.stdout.readline()
-        time.sleep(rng.uniform(0.0, 1.6))
-        process.send_signal(signal.SIGKILL)
-        killed = time.monotonic_ns()
-        lines = [line.split() for line in process.communicate()[0].splitlines()]
-        done = [(int(k), int(t)) for k, t in (line for line in lines if len(line) == 2)]
-        safe = [k for k, t in done if t < killed - 1_000_000_000]
-        repair(path)
-        with Reader(path) as bag:
-            kept = sum(c.topic == "/control/step" for c, _, _ in bag.messages())
-        assert kept > (safe[-1] if safe else -1)
-        content = read_episode_file(path)
-        assert content.status == "repaired" and content.steps == kept
-        if kept > 1:
-            episode = read_episode(path)
-            truth = np.stack([factories.tcp_at(Recipe(), k / 25).matrix() for k in range(kept)])
-            assert np.array_equal(
-                episode.tcp[~episode.flags], truth[: len(episode)][~episode.flags]
-            )
 
 
 def test_a_repair_that_is_killed_can_be_repeated(whole, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,14 @@ pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (m
 
 from live_graph import LiveGraph, live_graph
 from pty_keyboard import PtyKeyboard
+from rosbags.rosbag2 import Reader
 
 from dexpie_ros.control.types import Command, Mode
+from dexpie_ros.episodes import EpisodeError, read_episode
+from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.decoding import header_stamp_ns
 from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.episodes.repair import repair
 from dexpie_ros.geometry import Pose
 from dexpie_ros.messages import stamp_ns
 from dexpie_ros.nodes.arrivals import told
@@ -274,7 +280,9 @@ def test_the_arbiter_dies_while_the_operator_drives(live: LiveGraph, load: None)
 def test_who_leads_or_records_dies(live: LiveGraph, load: None, node: str) -> None:
     """The episode is over, the robot holds, what was recorded is there, the next one works."""
     live.start(f"without-{node}")
-    pid = live.pid(node)
+    pid, path = live.pid(node), live.episodes / f"without-{node}"
+    live.until(lambda: steps_on_disk(path) >= 10, "a part of it is safe")
+    safe = steps_on_disk(path)
     live.kill(node)
     live.until(lambda: live.mode is Mode.HOLD, "holds")
     back(live, node, pid)
@@ -282,11 +290,29 @@ def test_who_leads_or_records_dies(live: LiveGraph, load: None, node: str) -> No
     expected = ("finished", "aborted") if node == "session" else ("recording", "")
 
     def state() -> tuple[str, str]:
-        record = read_episode_file(live.episodes / f"without-{node}")
+        record = read_episode_file(path)
         return record.status, record.info.outcome
 
     live.until(lambda: state() == expected, f"the bag is {expected}")
+    if node == "recorder":  # what it left is made whole, and all that was safe is there
+        assert repair(path).changed
+        record = read_episode_file(path)
+        assert record is not None and record.status == "repaired" and record.steps >= safe
+        with Reader(path) as bag:
+            assert bag.message_count == record.messages
+        episode = read_episode(path)
+        assert episode.partial and len(episode) >= safe and not episode.outcome
     live.start(f"after-{node}")
+
+
+def steps_on_disk(path: Path) -> int:
+    """Control steps in whole chunks of a bag that is still being written."""
+    try:
+        bag, record = BagReader(find_bag(path)), read_episode_file(path)
+    except EpisodeError:
+        return 0  # not begun
+    said = bag.messages["/control/step"].payloads if "/control/step" in bag.messages else ()
+    return len({stamp for cdr in said if (stamp := header_stamp_ns(cdr)) >= record.start_ns})
 
 
 def test_the_robot_dies(live: LiveGraph, load: None) -> None:
