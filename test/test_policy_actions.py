@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policies import tiny_policy
 from synthetic import reach
 
 from dexpie_ros import geometry
@@ -174,3 +175,37 @@ def test_missing_things_are_named():
         from_dict(ObservationSpec, {"parts": ["objects"]})
     with pytest.raises(ConfigError, match="parts"):
         from_dict(ObservationSpec, {"parts": ["tcp", "tcp"]})
+
+
+LIVE = tiny_policy(scale=2.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.booleans())
+def test_what_the_network_gets_of_a_prefix_is_the_commands_seen_from_the_newest_pose(seed, near_pi):
+    """Through `Policy.sample`, the way of every live chunk: rebasing an older chunk's actions."""
+    rng = np.random.default_rng(seed)
+    old, new = poses(rng, 2, near_pi=near_pi)
+    tcp, hand = poses(rng, 4, near_pi=near_pi), rng.uniform(0, 1, (4, 6))
+    inner, given_to = LIVE.actor.sample, []
+
+    def sample(features, noise, prefix, mask, settings):
+        given_to.append((prefix.double().numpy()[0], mask.numpy()[0]))
+        return inner(features, noise, prefix, mask, settings)
+
+    LIVE.warm_up()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LIVE.actor, "sample", sample)
+        out_tcp, out_hand = LIVE.sample(np.zeros(15), new, None, (tcp, hand))
+    ((known, mask),) = given_to
+    assert mask.tolist() == [1.0] * 4 + [0.0] * 20
+    assert not known[4:].any()
+    seen = LIVE.normalizer.invert_actions(known[:4])
+    # float32 on its way into the network; everything before is float64
+    again, openings = actions.decode(new, seen)
+    assert np.abs(again - tcp).max() < 2e-6
+    assert np.abs(openings - hand).max() < 1e-6
+    rebased = actions.rebase(actions.encode(old, tcp, hand), old, new)
+    assert np.abs(LIVE.normalizer.actions(rebased) - known[:4]).max() < 1e-6
+    assert np.array_equal(out_tcp[:4], tcp)
+    assert np.array_equal(out_hand[:4], hand)

@@ -21,7 +21,6 @@ from dexpie_ros.policy.actor import Actor, Batch
 from dexpie_ros.policy.diffusion import draw
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy
-from dexpie_ros.policy.presets import PRESET_NAMES, preset
 from dexpie_ros.policy.settings import (
     DiffusionConfig,
     InferenceSettings,
@@ -197,50 +196,6 @@ class OneBatch:
 
     def prefetch(self, index):
         pass
-
-
-def one_batch(rows=4, copies=4):
-    """A few windows, each several times, so that one step draws several noises for each."""
-    torch.manual_seed(5)
-    slot = torch.linspace(0, 1, 24)[None, :, None]
-    actions = 0.8 * torch.sin(3 * slot + 3 * torch.rand(rows, 1, 15))
-    vector, ones = torch.randn(rows, 15), torch.ones(rows * copies)
-    return Batch(
-        vector.repeat(copies, 1), actions.repeat(copies, 1, 1), 24 * ones.long(), ones, ones
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        *((name, "continuous") for name in PRESET_NAMES),
-        *((name, kind) for name in ("best", "cpu") for kind in ("none", "binary")),
-    ],
-)
-def test_every_preset_and_condition_overfits_one_batch(name, kind):
-    chosen = preset(name, ObservationSpec(parts=("tcp", "hand")))
-    small = TINY_UNET if chosen.denoiser.kind == "unet" else TINY_MLP
-    small = replace(
-        small,
-        prefix_conditioning=chosen.denoiser.prefix_conditioning,
-        depart_from_prefix=chosen.denoiser.depart_from_prefix,
-        vector_embedding=chosen.denoiser.vector_embedding,
-        channels=(48,),
-        width=96,
-    )
-    settings = replace(
-        chosen,
-        denoiser=small,
-        optimality=replace(chosen.optimality, kind=kind),
-        action=replace(chosen.action, horizon=24),
-    )
-    torch.manual_seed(0)
-    loop = LoopConfig(
-        batch_size=16, iterations=100, learning_rate=6e-3, warmup_steps=10, device="cpu"
-    )
-    losses = Loop(Actor(settings), loop).run(OneBatch(one_batch())).losses
-    # epsilon starts at 1, the mean chunk would stay near the spread of the chunks
-    assert losses[-20:].mean() < 0.3 * losses[:5].mean()
 
 
 def train_toy(actions, vector, good, iterations, **changes):
