@@ -103,7 +103,8 @@ def run_collision(
         )
     critics = _critics(found, settings or best(400))
     values = {name: [critic.values(e) for e in innocent] for name, critic in critics.items()}
-    at = [_spot(e) for e in innocent]
+    reach = float(np.median([_distance(e)[-1] for e, h in zip(found, hit, strict=True) if h]))
+    at = [_spot(e, reach) for e in innocent]
 
     def against_excluded(
         measure: Callable[[NDArray[np.float64], int], float],
@@ -161,7 +162,7 @@ def write_page(root: str | Path, result: CollisionResult, command: str, date: st
         CRITICS,
         seconds,
         [result.profile[name] for name in CRITICS],
-        "seconds from reaching the bottle, in episodes that nothing went wrong in",
+        "seconds from where others collided, in episodes that nothing went wrong in",
         "mean value",
     )
     heads = ["critic", "learned from", "value before the spot, against `excluded`",
@@ -200,14 +201,15 @@ def _critics(episodes: Sequence[Episode], settings: CriticConfig) -> dict[str, C
     }
 
 
-def _spot(episode: Episode) -> int:
-    """The step at which the hand is nearest to where collisions happen: first contact, or the
-    nearest approach to the bottle where contact was never seen.
-    """
-    if episode.contact.any():
-        return int(np.argmax(episode.contact))
+def _distance(episode: Episode) -> NDArray[np.float64]:
+    """(T,) m from the TCP to the bottle."""
     bottle = episode.objects[:, episode.object_index("bottle"), :3]
-    return int(np.argmin(np.linalg.norm(episode.tcp[:, :3, 3] - bottle, axis=1)))
+    return np.asarray(np.linalg.norm(episode.tcp[:, :3, 3] - bottle, axis=1))
+
+
+def _spot(episode: Episode, reach: float) -> int:
+    """The first step at which the hand is as near to the bottle as it was where it collided."""
+    return int(np.argmax(_distance(episode) <= reach))
 
 
 def _before(values: NDArray[np.float64], at: int) -> float:
