@@ -95,6 +95,16 @@ def set_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is no YAML: {error}") from None
 
 
+def overridden(value: T, overrides: Sequence[str], where: str) -> T:
+    """A config with ``a.b=c`` overrides on top; the very same where there are none."""
+    if not overrides:
+        return value
+    values = to_dict(value)
+    for override in overrides:
+        set_override(values, override)
+    return from_dict(type(value), values, where)
+
+
 def to_dict(value: Any) -> dict[str, Any]:
     """Nested plain values of a config, fit for YAML, JSON and :func:`from_dict`."""
     plain: dict[str, Any] = TypeAdapter(type(value)).dump_python(value, mode="json")

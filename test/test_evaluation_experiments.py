@@ -167,7 +167,7 @@ def test_arms_wait_for_their_unit_and_are_dropped_with_it() -> None:
     assert queue.take() is None
     queue.done.add(Job(one, PREPARE))
     assert queue.take() == Job(one, "bc")
-    queue.drop(two)
+    queue.drop(Job(two, PREPARE))
     assert queue.waiting == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -15,10 +16,13 @@ from dexpie_ros import config as configs
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.episodes.labels import read_labels
 from dexpie_ros.evaluation.experiments.gains import gains
+from dexpie_ros.evaluation.experiments.page import write_page
 from dexpie_ros.evaluation.experiments.results import load_found
 from dexpie_ros.evaluation.experiments.settings import (
     DEPLOYMENTS,
+    ROUND_STRIDE,
     async_against_sync,
     ladder,
     staged_against_standard,
@@ -75,6 +79,47 @@ def test_every_way_to_collect(tmp_path: Path) -> None:
     assert one.info.seed == two.info.seed == DEPLOYMENTS
     n = min(len(one), len(two))
     assert not np.array_equal(one.command_tcp[:n], two.command_tcp[:n])
+
+
+@pytest.mark.slow
+def test_a_second_round_is_collected_by_the_improved_policy(tmp_path: Path) -> None:
+    arms = {"dexpie_one": {"recipe": "dexpie", "labels": "best", "label": ["scoring.alpha=2"]}}
+    config = ladder(**TINY, rounds=2, variants=[{"arms": ["bc", "dexpie"]}], arms=arms)
+    one, two = config.units()
+    assert two.folder == f"{one.folder}/round-2"
+    assert config.arms_of(one) == ("bc", "dexpie", "dexpie_one")
+    assert config.arms_of(two) == ("dexpie", "dexpie_one"), "bc has nothing to learn from it"
+    for unit in (one, two):
+        run = UnitRun(config, unit, tmp_path, lambda text: None)
+        run.prepare()
+        for arm in config.arms_of(unit):
+            run.evaluate(arm)
+    first, later = (tmp_path / u.folder / "episodes" for u in (one, two))
+    start = f"{DEPLOYMENTS + ROUND_STRIDE:09d}"
+    new = {e.id: e.info for e in Collection(later).read()}
+    assert set(new) == {f"deployment-{start}", f"correction-{start}"}
+    assert {info.policy_id for info in new.values()} == {"dexpie-round-1"}
+    old = {e.id for e in Collection(first).read()}
+    assert len(old) == 4 and not old & set(new)
+    # the second round learns from both, with labels of its own critic beside the first one's
+    critics = [Critic.load(tmp_path / u.folder / "critic-best") for u in (one, two)]
+    assert set(critics[0].inputs) == old and set(critics[1].inputs) == old | set(new)
+    episode = Collection(first).entries[0].path
+    tag = config.method("dexpie_one").tag
+    assert tag.startswith("best-") and tag != "best"
+    for critic, ending in zip(critics, ("", "-round-2"), strict=True):
+        for name in ("best", tag):
+            assert read_labels(episode, name + ending).meta["critic"] == critic.hash
+    scoring = read_labels(episode, tag).meta["settings"]["scoring"]
+    assert scoring["alpha"] == 2.0
+    text = write_page(config, tmp_path, "x", "y").read_text()
+    plain = json.loads((tmp_path / "results.json").read_text())
+    assert plain["missing"] == [] and "A-retry, round 2" in text
+    assert plain["ladder.A-retry.round-2.dexpie"]["n"] == 1
+    assert "round_2_gain_dexpie_bc" in plain and "round_2_gain_dexpie_round_1" in plain
+    pairs = {(d["first"], d["second"]) for d in plain["differences"]}
+    assert ("dexpie, round 2", "dexpie") in pairs and ("dexpie, round 2", "bc") in pairs
+    assert {s["unit"] for s in plain["sources"]} == {one.folder, two.folder}
 
 
 @pytest.mark.slow

@@ -84,6 +84,7 @@ def add_experiment(groups: Any) -> None:
         action.add_argument("--tasks", default="", help="for instance A,B,C")
         action.add_argument("--seeds", type=int, default=None, help="training seeds")
         action.add_argument("--trials", type=int, default=None, help="held-out starts per policy")
+        action.add_argument("--rounds", type=int, default=None, help="of collection, default 1")
         action.add_argument("--encoder", choices=("state",), default="state")
         action.add_argument("--workers", type=int, default=0, help="default: one per core")
         action.add_argument("--output", type=Path, default=None, help="default: outputs/<name>")
@@ -106,13 +107,6 @@ def add_experiment(groups: Any) -> None:
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
-
-
-def _overridden(value: Any, overrides: list[str], where: str) -> Any:
-    values = configs.to_dict(value)
-    for override in overrides:
-        configs.set_override(values, override)
-    return configs.from_dict(type(value), values, where)
 
 
 def _read(
@@ -147,7 +141,7 @@ def _train(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     preset = settings.PRESETS[options.preset](options.max_steps)
-    config = _overridden(preset, options.set, f"critic preset {options.preset}")
+    config = configs.overridden(preset, options.set, f"critic preset {options.preset}")
     episodes = _read(options.episodes, config.features)
     with _line() as say:
         critic = train_critic(
@@ -190,7 +184,7 @@ def _label(options: argparse.Namespace) -> int:
     critic = Critic.load(options.critic)
     name = options.preset or critic.preset or "best"
     preset = labelling.PRESETS[name]()
-    config = _overridden(preset, options.set, f"label preset {name}")
+    config = configs.overridden(preset, options.set, f"label preset {name}")
     features = None if options.from_tag else critic.settings.features
     # Also those that the critic must not learn from: the actor may, and wants a label of each.
     episodes = _read(options.episodes, features, use_for="")
@@ -234,10 +228,10 @@ def _experiment(options: argparse.Namespace) -> int:
     changes: dict[str, Any] = {}
     if options.tasks:
         changes["tasks"] = options.tasks.split(",")
-    for name in ("seeds", "trials"):
+    for name in ("seeds", "trials", "rounds"):
         if getattr(options, name) is not None:
             changes[name] = getattr(options, name)
-    config = _overridden(make[options.action](**changes), options.set, "experiment")
+    config = configs.overridden(make[options.action](**changes), options.set, "experiment")
     folder = options.output or Path("outputs") / options.action
     command = _command(options)
     failed: tuple[str, ...] = ()
@@ -265,7 +259,7 @@ def _collision(options: argparse.Namespace) -> int:
     from dexpie_ros.evaluation.experiments.collision import run_collision, write_page
 
     torch.set_num_threads(1)
-    config = _overridden(best(400), options.set, "critic preset best")
+    config = configs.overridden(best(400), options.set, "critic preset best")
     result = run_collision(options.output, options.episodes, options.plate, config)
     command = f"dexpie experiment collision --episodes {options.episodes} --plate {options.plate:g}"
     date = datetime.now(timezone.utc).isoformat(timespec="minutes")
@@ -281,7 +275,7 @@ def _vision(options: argparse.Namespace) -> int:
     from dexpie_ros.evaluation.experiments.vision import VisionConfig, run_vision
 
     torch.set_num_threads(1)
-    config = _overridden(VisionConfig(), options.set, "experiment vision")
+    config = configs.overridden(VisionConfig(), options.set, "experiment vision")
     with _line() as say:
         content = run_vision(config, options.output, say)
     for name, figures in content["policies"].items():
@@ -296,7 +290,7 @@ def _vision(options: argparse.Namespace) -> int:
 
 def _command(options: argparse.Namespace) -> str:
     words = ["dexpie", "experiment", options.action]
-    for name in ("tasks", "seeds", "trials"):
+    for name in ("tasks", "seeds", "trials", "rounds"):
         if getattr(options, name) not in (None, ""):
             words += [f"--{name}", str(getattr(options, name))]
     return " ".join([*words, *(f"--set {override}" for override in options.set)])

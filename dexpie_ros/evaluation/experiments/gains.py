@@ -98,6 +98,11 @@ GAINS: dict[str, tuple[tuple[str, Find], ...]] = {
 def gains(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[str, Gain]:
     """Those that can be computed from what is there."""
     found = {name: find(results) for name, find in GAINS.get(settings.name, ())}
+    for k in range(2, settings.rounds + 1) if len(settings.variants) == 1 else ():
+        now = select(results, settings.improver, round=k)
+        found[f"round_{k}_gain_{settings.improver}_bc"] = mean_gain(now, select(results, "bc"))
+        before = select(results, settings.improver, round=k - 1)
+        found[f"round_{k}_gain_{settings.improver}_round_{k - 1}"] = mean_gain(now, before)
     return {name: gain for name, gain in found.items() if gain is not None}
 
 
@@ -107,7 +112,7 @@ def to_plain(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[s
     out: dict[str, Any] = {}
     for r in results:
         pooled, success, mean = r.pooled(), r.success(), r.restricted_mean_s()
-        out[r.key if single else f"{settings.name}.{r.cell}.{r.variant}.{r.arm}"] = {
+        out[r.key if single else f"{settings.name}.{r.cell}.{r.variant}.{r.tail}"] = {
             "success": success.value,
             "n": pooled.trials,
             "seeds": len(r.seeds),

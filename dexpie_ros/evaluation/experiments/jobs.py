@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from dexpie_ros import config as configs
+from dexpie_ros.evaluation.experiments.methods import check_arms
 from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig, Unit
 from dexpie_ros.evaluation.experiments.unit import UnitRun, load_rollouts
 
@@ -63,18 +64,31 @@ class _Queue:
     waiting: list[Job]
     done: set[Job] = field(default_factory=set)
     failed: list[Job] = field(default_factory=list)
+    improver: str = "dexpie"
+
+    def needs(self, job: Job) -> Job | None:
+        """What must be done before: a unit's preparation; the policy that a later round deploys."""
+        if job.arm != PREPARE:
+            return Job(job.unit, PREPARE)
+        if job.unit.round == 1:
+            return None
+        return Job(replace(job.unit, round=job.unit.round - 1), self.improver)
 
     def take(self) -> Job | None:
         """The next job whose preparation is done; arms before new units, so that seeds end."""
         for job in sorted(self.waiting, key=lambda j: j.arm == PREPARE):
-            if job.arm == PREPARE or Job(job.unit, PREPARE) in self.done:
+            before = self.needs(job)
+            if before is None or before in self.done:
                 self.waiting.remove(job)
                 return job
         return None
 
-    def drop(self, unit: Unit) -> None:
-        """Without its preparation nothing of a unit can run."""
-        self.waiting = [job for job in self.waiting if job.unit != unit]
+    def drop(self, failed: Job) -> None:
+        """What needs a job that failed cannot run, nor what needs that."""
+        lost = [job for job in self.waiting if self.needs(job) == failed]
+        self.waiting = [job for job in self.waiting if job not in lost]
+        for job in lost:
+            self.drop(job)
 
 
 def run_experiment(
@@ -87,7 +101,7 @@ def run_experiment(
 
     Args:
         settings: Kept as ``root/experiment.yaml``; a folder of another experiment is refused,
-            except that seeds, trials and arms may be added.
+            except that seeds, trials, rounds and arms may be added.
         root: Everything lies below it.
         workers: Processes; 0: one per core.
         progress: Called whenever a job starts or ends. On KeyboardInterrupt all jobs are ended.
@@ -96,10 +110,11 @@ def run_experiment(
         ConfigError: ``root`` holds another experiment.
     """
     folder = Path(root)
+    check_arms(settings)
     _claim(settings, folder)
     jobs = _all_jobs(settings)
     over = _finished(settings, jobs, folder)
-    queue = _Queue([job for job in jobs if job not in over], over)
+    queue = _Queue([job for job in jobs if job not in over], over, improver=settings.improver)
     count = workers or os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
     running: dict[BaseProcess, Job] = {}
@@ -133,8 +148,7 @@ def run_experiment(
                     queue.done.add(job)
                 else:
                     queue.failed.append(job)
-                    if job.arm == PREPARE:
-                        queue.drop(job.unit)
+                    queue.drop(job)
                 report()
     finally:
         for left in running:
@@ -148,7 +162,7 @@ def _all_jobs(settings: ExperimentConfig) -> list[Job]:
     out = []
     for unit in settings.units():
         out.append(Job(unit, PREPARE))
-        out += [Job(unit, arm) for arm in settings.variant(unit.variant).arms]
+        out += [Job(unit, arm) for arm in settings.arms_of(unit)]
     return out
 
 
@@ -166,7 +180,7 @@ def _finished(settings: ExperimentConfig, jobs: list[Job], folder: Path) -> set[
     return out | {job for job in jobs if job.arm == PREPARE and job.unit in whole}
 
 
-_GROWING = ("seeds", "trials", "tasks", "regimes")
+_GROWING = ("seeds", "trials", "tasks", "regimes", "rounds")
 """What may be more (or less) in a later call on the same folder."""
 
 
@@ -179,6 +193,8 @@ def _claim(settings: ExperimentConfig, folder: Path) -> None:
         other = [key for key in now if key not in _GROWING and before[key] != now[key]]
         if "variants" in other and _more_arms(before["variants"], now["variants"]):
             other.remove("variants")
+        if "arms" in other and {**now["arms"], **dict(before["arms"] or {})} == now["arms"]:
+            other.remove("arms")
         if other:
             raise configs.ConfigError(
                 f"{path}: another experiment (differs in {', '.join(other)}); choose another "

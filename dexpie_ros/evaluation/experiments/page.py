@@ -91,11 +91,13 @@ def _render(
         body.append(html.warning(_missing(settings, found.missing)))
     body += [html.warning(f"failed: {name}; see its log.txt") for name in failed]
     for cell in dict.fromkeys(r.cell for r in results):
-        for variant in settings.variants:
-            rows = [r for r in results if r.cell == cell and r.variant == variant.name]
+        kinds = [(v.name, k) for v in settings.variants for k in range(1, settings.rounds + 1)]
+        for variant, k in kinds:
+            rows = [r for r in results if (r.cell, r.variant, r.round) == (cell, variant, k)]
             if rows:
-                name = cell if len(settings.variants) == 1 else f"{cell}, {variant.name}"
-                curves = learning_curves(settings, folder, cell, variant.name)
+                name = cell if len(settings.variants) == 1 else f"{cell}, {variant}"
+                name += f", round {k}" if settings.rounds > 1 else ""
+                curves = learning_curves(settings, folder, cell, variant, k)
                 body.append(_cell(name, rows, curves))
     body.append(_differences(settings, results))
     body.append(_critics(critic_reports(settings, folder)))
@@ -110,7 +112,7 @@ def _render(
 
 
 def _missing(settings: ExperimentConfig, missing: Sequence[str]) -> str:
-    total = sum(len(settings.variant(u.variant).arms) for u in settings.units())
+    total = sum(len(settings.arms_of(u)) for u in settings.units())
     more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
     return (
         f"{len(missing)} of {total} evaluations have no result yet and count for nothing here: "

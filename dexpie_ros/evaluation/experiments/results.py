@@ -58,10 +58,21 @@ class ArmResult:
     trials: tuple[tuple[Trial, ...], ...]
     """By seed."""
     limit_s: float
+    round: int = 1
 
     @property
     def key(self) -> str:
-        return f"ladder.{self.cell}.{self.arm}"
+        return f"ladder.{self.cell}.{self.tail}"
+
+    @property
+    def tail(self) -> str:
+        """The arm, with its round where that is not the first."""
+        return f"round-{self.round}.{self.arm}" if self.round > 1 else self.arm
+
+    @property
+    def name(self) -> str:
+        """The same for people."""
+        return f"{self.arm}, round {self.round}" if self.round > 1 else self.arm
 
     def by_seed(self) -> list[Summary]:
         return [summarise(trials, self.limit_s) for trials in self.trials]
@@ -142,12 +153,12 @@ def load_found(settings: ExperimentConfig, root: str | Path) -> Found:
     """
     folder = Path(root)
     wanted = [EVALUATIONS + k for k in range(settings.trials)]
-    found: dict[tuple[str, str, str], list[tuple[int, tuple[Trial, ...]]]] = {}
+    found: dict[tuple[str, str, str, int], list[tuple[int, tuple[Trial, ...]]]] = {}
     limits: dict[str, float] = {}
     missing = []
     for unit in settings.units():
         limits[unit.cell] = settings.setup(unit).limit_s
-        for arm in settings.variant(unit.variant).arms:
+        for arm in settings.arms_of(unit):
             path = folder / unit.folder / "evaluation" / f"{arm}.json"
             rollouts = load_rollouts(path)["rollouts"] if path.is_file() else []
             by_seed = {r.seed: r for r in rollouts}
@@ -156,12 +167,19 @@ def load_found(settings: ExperimentConfig, root: str | Path) -> Found:
                 missing.append(f"{unit.folder} {arm}" + f" ({there} starts)" * bool(there))
                 continue
             trials = trials_of([by_seed[seed] for seed in wanted])
-            found.setdefault((unit.cell, unit.variant, arm), []).append((unit.seed, trials))
+            key = (unit.cell, unit.variant, arm, unit.round)
+            found.setdefault(key, []).append((unit.seed, trials))
     results = tuple(
         ArmResult(
-            cell, variant, arm, tuple(s for s, _ in rows), tuple(t for _, t in rows), limits[cell]
+            cell,
+            variant,
+            arm,
+            tuple(s for s, _ in rows),
+            tuple(t for _, t in rows),
+            limits[cell],
+            round,
         )
-        for (cell, variant, arm), rows in found.items()
+        for (cell, variant, arm, round), rows in found.items()
     )
     return Found(results, tuple(missing))
 
@@ -188,9 +206,9 @@ def difference(first: ArmResult, second: ArmResult) -> Difference:
     gains = [p.success.value for p in pairs]
     slower = [p.restricted_mean_s.value for p in pairs]
     ahead, behind = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
-    names = (first.arm, second.arm)
+    names = (first.name, second.name)
     if names[0] == names[1]:
-        names = (f"{first.arm}, {first.variant}", f"{second.arm}, {second.variant}")
+        names = (f"{first.name}, {first.variant}", f"{second.name}, {second.variant}")
     return Difference(
         first.cell,
         names[0],
@@ -206,9 +224,15 @@ def difference(first: ArmResult, second: ArmResult) -> Difference:
     )
 
 
-def select(results: Sequence[ArmResult], arm: str, variant: str = "") -> dict[str, ArmResult]:
-    """Results of one arm by cell."""
-    return {r.cell: r for r in results if r.arm == arm and (not variant or r.variant == variant)}
+def select(
+    results: Sequence[ArmResult], arm: str, variant: str = "", round: int = 1
+) -> dict[str, ArmResult]:
+    """Results of one arm and round by cell."""
+    return {
+        r.cell: r
+        for r in results
+        if r.arm == arm and r.round == round and (not variant or r.variant == variant)
+    }
 
 
 CLAIMS = (("dexpie", "bc"), ("dexpie", "hg_dagger"), ("dexpie", "recap"), ("dexpie", "hg_fast"))
@@ -218,7 +242,7 @@ REFERENCES = ("bc", "hg_dagger", "hg_fast", "recap")
 
 
 def differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> list[Difference]:
-    """Every arm against the references, and against itself on other variants' data.
+    """Every arm against the references, and against itself on other variants' or rounds' data.
 
     Pairs without a training seed in common are left out: an unfinished run has some.
     """
@@ -228,10 +252,17 @@ def differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> lis
         for b in results:
             if b.cell != r.cell:
                 continue
-            if b.variant == r.variant and b.arm in REFERENCES and b.arm != r.arm:
+            if b.variant == r.variant and b.arm == r.arm:
+                if b.round == r.round - 1:
+                    pairs.append((r, b))
+            elif b.variant == r.variant and b.arm in REFERENCES:
+                if b.round != r.round and b.arm != "bc":
+                    continue
                 turn = REFERENCES.index(r.arm) if r.arm in REFERENCES else len(REFERENCES)
                 if REFERENCES.index(b.arm) < turn:
                     pairs.append((r, b))
-            elif b.arm == r.arm and variants.index(r.variant) < variants.index(b.variant):
+            elif (b.arm, b.round) == (r.arm, r.round) and variants.index(
+                r.variant
+            ) < variants.index(b.variant):
                 pairs.append((r, b))
     return [difference(r, b) for r, b in pairs if set(r.seeds) & set(b.seeds)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import field, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -24,6 +26,8 @@ DEMONSTRATIONS, DEPLOYMENTS, EVALUATIONS = 100_000, 20_000_000, 710_000_000
 """First seed of each purpose. Training seed k starts k * `SEED_STRIDE` further on for the first
 two; the starts of the evaluation are the same for every policy and every training seed."""
 SEED_STRIDE = 10_000
+ROUND_STRIDE = 20_000_000
+"""Deployments of round r start (r - 1) * `ROUND_STRIDE` further on."""
 
 
 @config
@@ -34,6 +38,38 @@ class Arm:
     labels: LabelSet = ""
     beta: Annotated[float, Field(ge=0.0)] = 1.5
     """Guidance; used where the recipe has a condition."""
+    critic: tuple[str, ...] = ()
+    """``key=value`` on the critic's preset, for instance ``crossfit=0``: a critic of its own."""
+    label: tuple[str, ...] = ()
+    """On the labels' preset, for instance ``advantage.window=12``: labels of its own."""
+    actor: tuple[str, ...] = ()
+    """On the actor's settings, for instance ``data.human_share=0.5``."""
+
+    def __post_init__(self) -> None:
+        if (self.recipe in ("recap", "dexpie")) != bool(self.labels):
+            raise ValueError(
+                f"recipe {self.recipe} with labels {self.labels!r}: recap and dexpie need best or "
+                "paper, the others take none"
+            )
+        if (self.critic or self.label) and not self.labels:
+            raise ValueError(f"recipe {self.recipe} has no labels: critic and label change nothing")
+
+    @property
+    def critic_name(self) -> str:
+        """Arms with the same name share a critic."""
+        return _named(self.labels, self.critic)
+
+    @property
+    def tag(self) -> str:
+        """Arms with the same tag share labels."""
+        return _named(self.critic_name, self.label)
+
+
+def _named(name: str, overrides: tuple[str, ...]) -> str:
+    if not overrides:
+        return name
+    digest = hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()
+    return f"{name}-{digest[:8]}"
 
 
 ARMS: dict[str, Arm] = {
@@ -134,6 +170,32 @@ class ExperimentConfig:
     demonstrations: Annotated[int, Field(ge=0)] = 0
     """0: the task's own number."""
     trajectories: Annotated[int, Field(ge=0)] = 0
+    rounds: Annotated[int, Field(ge=1, le=20)] = 1
+    """Round 1 deploys BC; every later one the improved policy of the round before, and all arms
+    learn from the data of all rounds so far."""
+    improver: str = "dexpie"
+    """The arm whose policy later rounds deploy."""
+    arms: dict[str, Arm] = field(default_factory=dict)
+    """More arms, by name, on the data of every variant: for ablations."""
+
+    def __post_init__(self) -> None:
+        for name in self.arms:
+            if name in ARMS or not name.replace("_", "").isalnum() or not name.isascii():
+                raise ValueError(f"arms.{name}: expected a new name of letters, digits and _")
+        for variant in self.variants:
+            if self.rounds > 1 and self.improver not in (*variant.arms, *self.arms):
+                raise ValueError(
+                    f"rounds: later ones deploy the policy of arm {self.improver}, which variant "
+                    f"{variant.name} does not have; add it or set improver"
+                )
+
+    def method(self, arm: str) -> Arm:
+        return {**ARMS, **self.arms}[arm]
+
+    def arms_of(self, unit: Unit) -> tuple[str, ...]:
+        """Names of the unit's arms. BC learns from demonstrations only: no round changes it."""
+        names = (*self.variant(unit.variant).arms, *self.arms)
+        return tuple(a for a in names if unit.round == 1 or self.method(a).recipe != "bc")
 
     def units(self) -> list[Unit]:
         """All units, seeds outermost: an interrupted run has whole seeds."""
@@ -141,7 +203,9 @@ class ExperimentConfig:
         for seed in range(self.first_seed, self.first_seed + self.seeds):
             for task in self.tasks:
                 for regime in regimes_of(task, self.regimes):
-                    out += [Unit(task, regime, variant.name, seed) for variant in self.variants]
+                    for variant in self.variants:
+                        rounds = range(1, self.rounds + 1)
+                        out += [Unit(task, regime, variant.name, seed, r) for r in rounds]
         return out
 
     def variant(self, name: str) -> Variant:
@@ -171,6 +235,7 @@ class Unit:
     regime: Regime
     variant: str
     seed: Annotated[int, Field(ge=0)]
+    round: Annotated[int, Field(ge=1)] = 1
 
     @property
     def cell(self) -> str:
@@ -179,7 +244,8 @@ class Unit:
 
     @property
     def folder(self) -> str:
-        return f"{self.cell}/{self.variant}/seed-{self.seed:03d}"
+        later = f"/round-{self.round}" if self.round > 1 else ""
+        return f"{self.cell}/{self.variant}/seed-{self.seed:03d}{later}"
 
 
 def laboratory(settings: ExperimentConfig, unit: Unit, purpose: str) -> LockstepConfig:

@@ -40,7 +40,7 @@ def load_sources(settings: ExperimentConfig, root: str | Path) -> list[Source]:
     out = []
     for unit in settings.units():
         folder = Path(root) / unit.folder
-        for arm in settings.variant(unit.variant).arms:
+        for arm in settings.arms_of(unit):
             path = folder / "evaluation" / f"{arm}.json"
             if not path.is_file():
                 continue
@@ -78,16 +78,14 @@ def mixture(sources: Sequence[Source]) -> str:
 
 
 def learning_curves(
-    settings: ExperimentConfig, root: str | Path, cell: str, variant: str
+    settings: ExperimentConfig, root: str | Path, cell: str, variant: str, round: int = 1
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Training loss by arm: steps (n,) and the mean loss over seeds (n,)."""
     out = {}
-    for arm in settings.variant(variant).arms:
-        each: list[NDArray[np.float64]] = []
-        for unit in settings.units():
-            path = Path(root) / unit.folder / "arms" / arm / "metrics.jsonl"
-            if (unit.cell, unit.variant) == (cell, variant) and path.is_file():
-                each.append(_losses(path))
+    units = [u for u in settings.units() if (u.cell, u.variant, u.round) == (cell, variant, round)]
+    for arm in settings.arms_of(units[0]) if units else ():
+        paths = [Path(root) / u.folder / "arms" / arm / "metrics.jsonl" for u in units]
+        each = [_losses(path) for path in paths if path.is_file()]
         each = [c for c in each if len(c)]
         if each:
             last = min(c[-1, 0] for c in each)

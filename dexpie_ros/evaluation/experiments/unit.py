@@ -4,6 +4,7 @@
 * ``critic-best/`` and ``critic-paper/``: critics; labels lie beside the bags, tagged likewise
 * ``arms/<arm>/``: training run and policy
 * ``evaluation/<arm>.json``: raw rollouts on the held-out starts
+* ``round-2/`` and on: the same of later rounds, without demonstrations
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Any
 
 from dexpie_ros import config as configs
 from dexpie_ros.critic import label as labelling
-from dexpie_ros.critic import settings as critics
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.report import critic_report, to_plain
 from dexpie_ros.critic.train import train_critic
@@ -26,20 +26,24 @@ from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.episodes.labels import Labels, read_labels, write_labels
 from dexpie_ros.evaluation.errors import ExperimentError
+from dexpie_ros.evaluation.experiments.methods import (
+    actor_config,
+    critic_config,
+    label_config,
+)
 from dexpie_ros.evaluation.experiments.settings import (
-    ARMS,
     DEMONSTRATIONS,
     DEPLOYMENTS,
     EVALUATIONS,
+    ROUND_STRIDE,
     SEED_STRIDE,
     ExperimentConfig,
     Unit,
     laboratory,
 )
-from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy
 from dexpie_ros.simulation.lockstep import LockstepRunner, Rollout, Task
-from dexpie_ros.training.train import actor_preset, train_actor
+from dexpie_ros.training.train import train_actor
 
 Say = Callable[[str], None]
 _ATTEMPTS = 4
@@ -52,17 +56,20 @@ class UnitRun:
     def __init__(self, settings: ExperimentConfig, unit: Unit, root: Path, say: Say) -> None:
         self.settings, self.unit, self.say = settings, unit, say
         self.folder = root / unit.folder
+        rounds = (dataclasses.replace(unit, round=r) for r in range(1, unit.round + 1))
+        self._rounds = [root / r.folder for r in rounds]
         self.setup = settings.setup(unit)
         self._offset = unit.seed * SEED_STRIDE
 
     def prepare(self) -> None:
         """Demonstrations, BC, deployment, critics and labels: what all arms share."""
-        self._demonstrate()
-        self.train("bc")
+        if self.unit.round == 1:
+            self._demonstrate()
+            self.train("bc")
         self._deploy()
-        needed = {ARMS[a].labels for a in self.settings.variant(self.unit.variant).arms} - {""}
-        for name in sorted(needed):
-            self._label(name)
+        for arm in self.settings.arms_of(self.unit):
+            if self.settings.method(arm).labels:
+                self._label(arm)
 
     def train(self, arm: str) -> Path:
         """The arm's policy; BC before any deployment sees demonstrations only, as it always does."""
@@ -70,22 +77,9 @@ class UnitRun:
         if (target / "policy" / "config.yaml").is_file():
             return target / "policy"
         self.say(f"train {arm}")
-        method = ARMS[arm]
         episodes = self._episodes()
-        labels = self._labels(method.labels, episodes) if method.labels else None
-        spec = ObservationSpec(
-            parts=("tcp", "hand", "objects"), object_names=self.setup.object_names
-        )
-        preset = actor_preset("cpu", method.recipe, spec)
-        inference = dataclasses.replace(preset.policy.inference, beta=method.beta)
-        run = dataclasses.replace(
-            preset,
-            policy=dataclasses.replace(preset.policy, inference=inference),
-            loop=dataclasses.replace(
-                preset.loop, iterations=self.settings.iterations, seed=self.unit.seed
-            ),
-        )
-        return train_actor(run, episodes, labels, target)
+        labels = self._labels(arm, episodes) if self.settings.method(arm).labels else None
+        return train_actor(actor_config(self.settings, self.unit, arm), episodes, labels, target)
 
     def evaluate(self, arm: str) -> list[Rollout]:
         """All held-out starts; kept whole or not at all."""
@@ -141,22 +135,28 @@ class UnitRun:
         policy: Policy | None = None
         runner: LockstepRunner | None = None
         recorded = 0
+        deployed, name = self.folder / "arms" / "bc", "bc"
+        if self.unit.round > 1:
+            improver = self.settings.improver
+            deployed = self._rounds[-2] / "arms" / improver
+            name = f"{improver}-round-{self.unit.round - 1}"
+        first = DEPLOYMENTS + (self.unit.round - 1) * ROUND_STRIDE + self._offset
         try:
             for k in range(wanted):
-                seed = DEPLOYMENTS + self._offset + k
+                seed = first + k
                 failed_step = -1
                 for kind in self._kinds():
                     if recorded == wanted or (kind == "correction" and failed_step == 0):
                         break
                     task = Task(
-                        kind, seed, pair_id=f"pair-{seed:09d}", policy_name="bc",
+                        kind, seed, pair_id=f"pair-{seed:09d}", policy_name=name,
                         episode_id=f"{kind}-{seed:09d}", failed_step=failed_step,
                     )  # fmt: skip
                     info = self._finished(task.episode_id)
                     if info is None:
                         if runner is None:
                             self.say(f"{wanted} episodes of deployment")
-                            policy = Policy.load(self.folder / "arms" / "bc" / "policy")
+                            policy = Policy.load(deployed / "policy")
                             lab = laboratory(self.settings, self.unit, "collection")
                             runner = LockstepRunner(lab, policy)
                         info = self._record(runner, task)
@@ -192,33 +192,48 @@ class UnitRun:
 
     def _episodes(self) -> list[Episode]:
         """What may be learned from: failed demonstrations are thrown away, as people do."""
-        found = Collection(self.folder / "episodes").filter(status="finished").read()
+        found = [
+            episode
+            for folder in self._rounds
+            for episode in Collection(folder / "episodes").filter(status="finished").read()
+        ]
         kept = [e for e in found if e.success or e.info.kind != "demonstration"]
         return sorted(kept, key=lambda e: e.id)
 
     # -- labels ----------------------------------------------------------------------------------
-    def _label(self, name: str) -> None:
+    def _label(self, arm: str) -> None:
+        """The arm's critic and labels, unless another arm that shares them has made them."""
+        method = self.settings.method(arm)
         episodes = self._episodes()
-        target = self.folder / f"critic-{name}"
-        if (target / "report.json").is_file():
-            if set(Critic.load(target).inputs) == {e.id for e in episodes}:
-                return
-        self.say(f"critic {name}")
-        steps = round(self.setup.operator_limit_s / 0.04)
-        config = dataclasses.replace(critics.PRESETS[name](steps), seed=self.unit.seed)
-        if self.settings.critic_epochs:
-            config = dataclasses.replace(config, epochs=self.settings.critic_epochs)
-        critic = train_critic(config, episodes, target, preset=name)
-        labels = labelling.label(critic, episodes, labelling.PRESETS[name]())
+        target = self.folder / f"critic-{method.critic_name}"
+        own = method.tag != method.critic_name
+        report = target / (f"report-{method.tag}.json" if own else "report.json")
+        critic: Critic | None = None
+        if any(target.glob("report*.json")):
+            critic = Critic.load(target)
+            if set(critic.inputs) != {e.id for e in episodes}:
+                critic = None
+        if critic is not None and report.is_file():
+            return
+        if critic is None:
+            self.say(f"critic {method.critic_name}")
+            for stale in target.glob("report*.json"):
+                stale.unlink()
+            config = critic_config(self.settings, self.unit, arm)
+            critic = train_critic(config, episodes, target, preset=method.labels)
+        labels = labelling.label(critic, episodes, label_config(self.settings, arm))
         for episode, item in zip(episodes, labels, strict=True):
-            write_labels(episode.path, name, item)
-        configs.write_json(
-            target / "report.json", to_plain(critic_report(critic, episodes, labels))
-        )
+            write_labels(episode.path, self._tag(arm), item)
+        configs.write_json(report, to_plain(critic_report(critic, episodes, labels)))
 
-    def _labels(self, name: str, episodes: Sequence[Episode]) -> list[Labels]:
-        critic = Critic.load(self.folder / f"critic-{name}")
-        return [read_labels(e.path, name, critic.hash, len(e)) for e in episodes]
+    def _labels(self, arm: str, episodes: Sequence[Episode]) -> list[Labels]:
+        critic = Critic.load(self.folder / f"critic-{self.settings.method(arm).critic_name}")
+        return [read_labels(e.path, self._tag(arm), critic.hash, len(e)) for e in episodes]
+
+    def _tag(self, arm: str) -> str:
+        """Later rounds judge the earlier ones' episodes anew, beside the labels that they have."""
+        later = f"-round-{self.unit.round}" if self.unit.round > 1 else ""
+        return self.settings.method(arm).tag + later
 
 
 def save_rollouts(path: Path, policy_id: str, rollouts: Sequence[Rollout]) -> None:

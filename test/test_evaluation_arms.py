@@ -1,0 +1,136 @@
+"""Arms with settings of their own, and rounds: what they change, and what they must not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from dexpie_ros.config import ConfigError, to_dict
+from dexpie_ros.critic import label as labelling
+from dexpie_ros.critic import settings as critics
+from dexpie_ros.evaluation.experiments.jobs import PREPARE, Job, _all_jobs, _claim, _Queue
+from dexpie_ros.evaluation.experiments.methods import (
+    actor_config,
+    check_arms,
+    critic_config,
+    label_config,
+)
+from dexpie_ros.evaluation.experiments.settings import (
+    ARMS,
+    DEPLOYMENTS,
+    EVALUATIONS,
+    ROUND_STRIDE,
+    SEED_STRIDE,
+    Arm,
+    ExperimentConfig,
+    Unit,
+    ladder,
+)
+
+ABLATIONS = {
+    "dexpie_n12": {"recipe": "dexpie", "labels": "best", "label": ["advantage.window=12"]},
+    "dexpie_whole": {"recipe": "dexpie", "labels": "best", "critic": ["crossfit=0"]},
+    "dexpie_share": {"recipe": "dexpie", "labels": "best", "actor": ["data.human_share=0.5"]},
+}
+
+
+def test_the_defaults_are_what_they_were() -> None:
+    unit = Unit("A", "retry", "main", 3)
+    assert unit.folder == "A-retry/main/seed-003" and unit.round == 1
+    config = ladder()
+    assert config.rounds == 1 and config.arms == {}
+    assert config.arms_of(unit) == tuple(ARMS)
+    assert [a.tag for a in ARMS.values()] == [a.labels for a in ARMS.values()]
+    assert [a.critic_name for a in ARMS.values()] == [a.labels for a in ARMS.values()]
+    assert critic_config(config, unit, "dexpie") == dataclasses.replace(critics.best(400), seed=3)
+    assert label_config(config, "dexpie_paper") == labelling.paper()
+    actor = actor_config(config, unit, "recap")
+    assert (actor.recipe, actor.loop.iterations, actor.loop.seed) == ("recap", 4000, 3)
+    assert actor.policy.inference.beta == 1.5 and actor.data.human_share == 1.0
+
+
+def test_an_arms_overrides_reach_its_own_settings_only() -> None:
+    config = ladder(arms=ABLATIONS)
+    check_arms(config)
+    unit = config.units()[0]
+    assert config.arms_of(unit) == (*ARMS, *ABLATIONS)
+    assert label_config(config, "dexpie_n12").advantage.window == 12
+    assert label_config(config, "dexpie") == label_config(config, "dexpie_whole")
+    assert critic_config(config, unit, "dexpie_whole").crossfit == 0
+    assert critic_config(config, unit, "dexpie_n12") == critic_config(config, unit, "dexpie")
+    assert actor_config(config, unit, "dexpie_share").data.human_share == 0.5
+    # a critic of its own for other critics, labels of its own for other labels
+    plain, n12, whole, share = (config.method(a) for a in ("dexpie", *ABLATIONS))
+    assert n12.critic_name == "best" and n12.tag != "best"
+    assert whole.critic_name != "best" and whole.tag == whole.critic_name
+    assert (share.critic_name, share.tag) == (plain.critic_name, plain.tag)
+    assert Arm("recap", "best", label=("advantage.window=12",)).tag == n12.tag
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"dexpie": {"recipe": "dexpie", "labels": "best"}}, "expected a new name"),
+        ({"../up": {"recipe": "bc"}}, "expected a new name"),
+        ({"x": {"recipe": "dexpie"}}, "need best or paper"),
+        ({"x": {"recipe": "bc", "label": ["scoring.alpha=1"]}}, "change nothing"),
+        ({"x": {"recipe": "sarsa"}}, "recipe"),
+    ],
+)
+def test_impossible_arms_are_refused(arms: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ladder(arms=arms)
+
+
+def test_a_mistyped_override_is_found_before_the_work() -> None:
+    arm = {"recipe": "dexpie", "labels": "best", "label": ["advantage.widow=12"]}
+    with pytest.raises(ConfigError, match=r"arms\.typo\.label.*window"):
+        check_arms(ladder(arms={"typo": arm}))
+
+
+def test_arms_and_rounds_may_be_added_to_a_folder(tmp_path: Path) -> None:
+    _claim(ladder(), tmp_path)
+    _claim(ladder(arms=ABLATIONS, rounds=2), tmp_path)
+    with pytest.raises(ConfigError, match="differs in arms"):
+        _claim(ladder(), tmp_path)
+    changed = {**ABLATIONS, "dexpie_n12": {"recipe": "recap", "labels": "best"}}
+    with pytest.raises(ConfigError, match="differs in arms"):
+        _claim(ladder(arms=changed), tmp_path)
+
+
+def test_rounds_have_seeds_of_their_own_and_wait_for_the_improved_policy() -> None:
+    most = ExperimentConfig(rounds=20)
+    last = DEPLOYMENTS + (most.rounds - 1) * ROUND_STRIDE + 1000 * SEED_STRIDE
+    assert last < EVALUATIONS and 1000 * SEED_STRIDE < ROUND_STRIDE
+    with pytest.raises(ConfigError, match="later ones deploy the policy of arm dexpie"):
+        ladder(rounds=2, variants=[{"arms": ["bc", "recap"]}])
+    config = ladder(tasks=["B"], seeds=1, rounds=2, variants=[{"arms": ["bc", "dexpie"]}])
+    one, two = config.units()
+    jobs = _all_jobs(config)
+    assert [j.name for j in jobs] == [
+        "B-retry/main/seed-000 prepare",
+        "B-retry/main/seed-000 bc",
+        "B-retry/main/seed-000 dexpie",
+        "B-retry/main/seed-000/round-2 prepare",
+        "B-retry/main/seed-000/round-2 dexpie",
+    ]
+    queue = _Queue(list(jobs))
+    assert queue.take() == Job(one, PREPARE) and queue.take() is None
+    queue.done.add(Job(one, PREPARE))
+    assert {queue.take(), queue.take()} == {Job(one, "bc"), Job(one, "dexpie")}
+    assert queue.take() is None
+    queue.done.add(Job(one, "dexpie"))
+    assert queue.take() == Job(two, PREPARE)
+    # without the policy there is no second round, without the other arm there is
+    queue = _Queue(list(jobs))
+    queue.drop(Job(one, "bc"))
+    assert queue.waiting == jobs
+    queue.drop(Job(one, "dexpie"))
+    assert queue.waiting == jobs[:3]
+
+
+def test_a_config_survives_the_disk() -> None:
+    config = ladder(arms=ABLATIONS, rounds=3)
+    assert to_dict(ladder(**to_dict(config))) == to_dict(config)
