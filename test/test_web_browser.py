@@ -245,6 +245,14 @@ def test_compare_a_failure_with_its_correction(where, window):
         assert human >= 2 * policy
 
 
+def test_a_pair_without_a_correction_is_not_another_pair(root, where, window):
+    factories.write_episode(root / "e6-alone", factories.Recipe(steps=5), pair_id="pair-8")
+    with opened(window, where, "/compare?pair=pair-8") as page:
+        told = page.get_by_text("Nothing to compare in pair pair-8")
+        told.wait_for()
+        page.get_by_label("Which two").locator("option").first.wait_for(state="attached")
+
+
 def test_compare_any_two_policies_on_one_start(root, where, window):
     for number, name in enumerate(("bc", "dagger", "dexpie")):
         recipe = factories.Recipe(steps=20 + 5 * number, seed=7)

@@ -11,20 +11,24 @@ export async function show(main, query) {
   const { episodes } = await get("/api/episodes");
   const whole = episodes.filter((row) => row.status !== "broken");
   const groups = [...pairsOf(whole), ...startsOf(whole)];
-  let group = groups.find(({ pair }) => query.get("pair") && pair === query.get("pair")) || groups[0];
+  const asked = query.get("pair");
+  let group = groups.find(({ pair }) => asked && pair === asked);
+  const missing = asked && !group ? h("p", { class: "warning", role: "status" }, `Nothing to compare in pair ${asked}: there is no correction of it.`) : null;
+  group ||= groups[0];
   const [a, b] = ["a", "b"].map((side) => whole.find((row) => row.name === query.get(side)));
   if (a && b) {
     group = groups.find(({ members }) => members.includes(a) && members.includes(b));
     if (!group) groups.unshift(group = { text: `${a.id} and ${b.id}`, members: [a, b], a, b });
   }
   if (!groups.length) {
-    replace(main, h("h1", {}, "Compare"), h("p", {}, "Nothing to compare: no two episodes share a pair id, or a start (seed) with different policies."));
+    replace(main, h("h1", {}, "Compare"), missing, h("p", {}, "Nothing to compare: no two episodes share a pair id, or a start (seed) with different policies."));
     return;
   }
   const place = h("div", { class: "compare" });
   const sides = h("div", { class: "sides" });
   // Of a group any two: its first and second choice unless others are named.
   const enter = (chosen, left = chosen.a, right = chosen.b) => {
+    if (chosen !== group) missing?.remove();
     const side = (text, row, run) => field(text, choice(chosen.members.map((m) => [m.name, called(m)]), row.name,
       (name) => run(chosen.members.find((m) => m.name === name))));
     replace(sides, chosen.members.length < 3 ? null : [
@@ -33,7 +37,7 @@ export async function show(main, query) {
     return open(place, chosen, left, right);
   };
   const select = choice(groups.map(({ text }, i) => [String(i), text]), String(groups.indexOf(group)), (i) => enter(groups[Number(i)]));
-  replace(main, h("h1", {}, "Compare"), field("Which two", select), sides, place);
+  replace(main, h("h1", {}, "Compare"), missing, field("Which two", select), sides, place);
   const other = (by) => {
     select.value = String(Math.max(0, Math.min(groups.length - 1, Number(select.value) + by)));
     enter(groups[Number(select.value)]);

@@ -85,7 +85,7 @@ class Table {
   filters() {
     const set = (key) => (value) => { this.wanted[key] = value; this.update(); };
     this.search = h("input", {
-      type: "search", value: this.wanted.text || "", placeholder: "id, cause, policy",
+      type: "search", value: this.wanted.text || "", placeholder: "id or cause",
       oninput: () => set("text")(this.search.value) });
     const controls = [field("Search", this.search, "/")];
     for (const key of TEXTS) {

@@ -56,7 +56,6 @@ export async function show(main) {
     }
   };
   const { bindings, causes } = await get("/api/live/keys");
-  if (!bindings.some((b) => b.action === "aborted")) bindings.push({ keys: ["z"], action: "aborted", help: "end: aborted, counts for nothing" });
   const ask = h("div", { class: "buttons", role: "group", ariaLabel: "Why did it fail?" });
   const fail = (why) => { ask.replaceChildren(); command({ action: "end", outcome: "failure", cause: why }, `failure: ${why}`); };
   const special = {
@@ -75,7 +74,7 @@ export async function show(main) {
   const help = Object.fromEntries(bindings.map((b) => [b.action, b.help]));
   // The stop works in whatever state the page and the keyboard are.
   const stop = (b) => b.action === "emergency_stop";
-  bind(bindings.map((b) => [[...new Set([...b.keys.map(named), ...(stop(b) ? ["X"] : [])])], b.help, act[b.action], { always: stop(b) }]));
+  bind(bindings.map((b) => [[...new Set(b.keys.map(named))], b.help, act[b.action], { always: stop(b) }]));
   bind([["o", "the picture of the start over the live one, or not", () => overlay.toggle()]]);
   bind(causes.map((why, i) => [String(i + 1), "", () => { if (ask.childElementCount) fail(why); }]));
   const button = (action, text, style = "") => h("button", { type: "button", class: style, title: help[action] || "", onclick: act[action] }, `${text} `,
@@ -90,7 +89,7 @@ export async function show(main) {
     h("div", { class: "live-pictures" }, h("div", { class: "cameras" }, cameras.map((camera) => camera.element)), overlay.element),
     h("div", { class: "live-side" }, panel, complaints,
       group("Episode", button("start", "Start episode"), button("success", "✓ Success"), button("failure", "✗ Failure"), button("aborted", "– Aborted"),
-        button("re_record", "Record again"), button("next_stage", "Next stage")),
+        button("re_record", "Record again"), button("next_stage", "Next stage"), button("mark_stage", "Stage begins now"), button("exclude", "Not for the critic")),
       ask,
       group("Who drives", button("toggle", "Toggle"), button("align", "Align, then take over"), button("force", "Take over out of alignment"),
         button("hold", "Hold"), button("clear_fault", "Clear fault")),
