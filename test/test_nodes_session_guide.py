@@ -101,12 +101,15 @@ def beside(tmp_path):
     return Beside(tmp_path)
 
 
-def test_a_key_that_repeats_itself_discards_one_recording(beside):
+def test_a_key_that_repeats_itself_discards_one_recording(beside, caplog):
     first, last = beside.record("s"), beside.record("s")
     assert beside.ask(Action.RE_RECORD).success
     answer = beside.ask(Action.RE_RECORD)
     assert not answer.success and "once" in answer.message
-    beside.press("r")
+    with caplog.at_level(logging.WARNING):
+        beside.press("r")
+        beside.press("s")
+    assert "key r: not now" in caplog.text and "key s: no episode is running" in caplog.text
     assert beside.bag(first).is_dir() and not beside.bag(last).exists()
 
 

@@ -187,13 +187,20 @@ class SessionGuide:
         if self.flow.phase is Phase.ASKING_CAUSE and keys.cause_of(message.data):
             self.later(self.flow.on_digit(message.data))
             return
-        action, _ = keys.resolve(message.data, self._node.running)
+        action, why = keys.resolve(message.data, self._node.running)
         if action in MARKS:
             self._node.get_logger().info(self._mark(action)[1])
             return
+        if action is None and keys.binding_of(message.data) is not None:
+            self._node.get_logger().warning(f"key {why}")
         if action not in ACTIONS or action is None:
             return  # the arbiter's or nobody's
-        self.later(self._orders(action))
+        before = self.flow.phase, self.flow.prompt
+        orders = self._orders(action)
+        if not orders and before == (self.flow.phase, self.flow.prompt):
+            name = keys.key_name(message.data)
+            self._node.get_logger().warning(f"key {name}: not now; {before[0].value}: {before[1]}")
+        self.later(orders)
 
     def _on_arbiter(self, message: Any) -> None:
         """An episode that meets a fault is over, and labelled by what happened."""
