@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,17 @@ def test_an_unknown_setting_is_refused(bags: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
     with pytest.raises(ConfigError, match="trails"):
         run("experiment", "ladder", "--output", str(tmp_path / "x"), "--set", "trails=2")
+
+
+def test_rounds_and_arms_by_command(tmp_path: Path) -> None:
+    arms = 'arms={dexpie_n12: {recipe: dexpie, labels: best,\n  label: ["advantage.window=12"]}}'
+    words = ("--tasks", "B", "--seeds", "1", "--rounds", "2", "--output", str(tmp_path))
+    few = ("--set", "variants=[{arms: [bc, dexpie]}]", "--set", arms)
+    assert run("experiment", "ladder", *words, *few, "--report-only") == 0
+    text = (tmp_path / "report.html").read_text()
+    assert "5 of 5 evaluations" in text and "B-retry/main/seed-000/round-2 dexpie_n12" in text
+    again = json.loads((tmp_path / "results.json").read_text())["about"]["command"]
+    assert shlex.split(again)[-3:] == [few[1], "--set", arms] and "--rounds 2" in again
 
 
 def test_a_report_of_nothing_yet(tmp_path: Path) -> None:

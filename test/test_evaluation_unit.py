@@ -141,7 +141,7 @@ def test_a_unit_that_was_killed_keeps_what_it_had_and_makes_the_rest(tmp_path: P
     folder = tmp_path / unit.folder
     kept, half = (folder / "episodes" / f"demonstration-{100_000 + k:09d}" for k in range(2))
     try:
-        end = time.monotonic() + 120.0
+        end = time.monotonic() + 240.0
         while not half.exists():
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.01)

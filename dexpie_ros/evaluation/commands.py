@@ -7,6 +7,7 @@ What takes long to import is imported by the command that needs it.
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import time
@@ -293,7 +294,9 @@ def _command(options: argparse.Namespace) -> str:
     for name in ("tasks", "seeds", "trials", "rounds"):
         if getattr(options, name) not in (None, ""):
             words += [f"--{name}", str(getattr(options, name))]
-    return " ".join([*words, *(f"--set {override}" for override in options.set)])
+    for override in options.set:
+        words += ["--set", override]
+    return shlex.join(words)
 
 
 def _status(status: Status) -> str:
