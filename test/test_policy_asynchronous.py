@@ -1,6 +1,8 @@
 """Asynchronous inference against the real arbiter in virtual time."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +92,19 @@ def test_no_stall_in_ten_thousand_steps_for_delays_up_to_n(largest):
             assert np.abs(done.tcp.position - chunk.positions[k]).max() < 1e-12
             assert np.abs(done.tcp.quaternion - chunk.quaternions[k]).max() < 1e-12
             assert np.abs(done.hand - chunk.hand[k]).max() < 1e-12
+
+
+@pytest.mark.parametrize("slower", [1.0, 6.0])
+def test_no_stall_with_latencies_of_a_live_run(slower):
+    """As they were measured, and as on a machine so much slower that they fill 1 to n steps."""
+    recorded = json.loads((Path(__file__).parent / "data" / "latencies.json").read_text())
+    delays = [int(np.ceil(slower * ms / 40.0)) for ms in recorded["latency_ms"]]
+    assert max(delays) == (1 if slower == 1.0 else 4)
+    bench = Bench(forever(delays)).run(2_000)
+    assert bench.steps[-1].stalls == 0
+    assert all(s.source == Source.POLICY for s in bench.steps[delays[0] + 1 :])
+    assert len(bench.chunks) == pytest.approx(2_000 / 20, abs=2)
+    assert bench.policy.statistics().lost == 0
 
 
 @pytest.mark.parametrize("horizon", [8, 12])

@@ -228,7 +228,9 @@ def count_stalls(steps: int, max_delay: int = 4) -> int:
     return bench.stalls
 
 
-def plain_training(actor: Actor, data: SyntheticWindows, steps: int, batch_size: int) -> None:
+def plain_training(
+    actor: Actor, data: SyntheticWindows, steps: int, batch_size: int, bf16: bool = False
+) -> None:
     """A loop as one would first write it: DataLoader, AdamW, an average kept tensor by tensor."""
     average = copy.deepcopy(actor)
     optimizer = torch.optim.AdamW(actor.parameters(), 1e-3, betas=(0.95, 0.999))
@@ -243,7 +245,8 @@ def plain_training(actor: Actor, data: SyntheticWindows, steps: int, batch_size:
             )
             shape = (len(vector), *actions.shape[1:])
             draws = draw(shape, config.diffusion, config.prefix, config.optimality, generator)
-            loss = actor(batch, draws)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = actor(batch, draws)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(actor.parameters(), 1.0)
@@ -295,7 +298,8 @@ def _training_speed(steps: int, repeats: int) -> dict[str, float]:
         Loop(Actor(run.policy), settings).run(data)
 
     def plain() -> None:
-        plain_training(Actor(run.policy), data, steps, settings.batch_size)
+        bf16 = settings.precision == "bf16"  # the same arithmetic in both
+        plain_training(Actor(run.policy), data, steps, settings.batch_size, bf16)
 
     slow, fast = _alternate([plain, ours], repeats)
     samples = steps * settings.batch_size
