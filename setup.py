@@ -58,6 +58,11 @@ EXTRAS = {
         "h5py>=3.8,<4",  # robomimic, the authors' HDF5
         "zarr>=2.16,<4",  # the authors' Zarr
     ],
+    # Curves of a training run while it goes on: `loop.tensorboard`, `loop.wandb`.
+    "track": [
+        "tensorboard>=2.14,<3",  # files beside the run
+        "wandb>=0.17,<1",  # a service, or offline with WANDB_MODE=offline
+    ],
     # The page of `dexpie web`.
     "web": [
         "starlette>=0.40,<2",

@@ -64,6 +64,9 @@ class LoopConfig:
     log_every: Annotated[int, Field(ge=1)] = 50
     device: Literal["auto", "cpu"] = "auto"
     tensorboard: bool = False
+    """Curves into the run's folder; needs the extra `track`."""
+    wandb: bool = False
+    """Curves to Weights & Biases (WANDB_MODE=offline: into the run's folder); extra `track`."""
 
 
 class Data(Protocol):

@@ -1,15 +1,18 @@
-"""What a run says while it goes: to the caller, to metrics.jsonl, to TensorBoard."""
+"""What a run says while it goes: to the caller, to metrics.jsonl, TensorBoard and wandb."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from dexpie_ros.config import ConfigError, to_dict
 
 if TYPE_CHECKING:
     from dexpie_ros.training.loop import LoopConfig
@@ -41,11 +44,18 @@ class Report:
         self.settings = settings
         self.progress = progress if main else None
         self.file = None if folder is None or not main else folder / "metrics.jsonl"
-        self.board = None
+        self.board: Any = None
+        self.wandb: Any = None
         if settings.tensorboard and self.file is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(self.file.parent / "tensorboard"))  # type: ignore[no-untyped-call]
+            library = _library("torch.utils.tensorboard", "tensorboard")
+            self.board = library.SummaryWriter(str(self.file.parent / "tensorboard"))
+        if settings.wandb and self.file is not None:
+            self.wandb = _library("wandb", "wandb").init(
+                project="dexpie_ros",
+                name=self.file.parent.absolute().name,
+                dir=str(self.file.parent),
+                config=to_dict(settings),
+            )
         self._reported = 0
 
     def write(
@@ -61,12 +71,27 @@ class Report:
             row = {"step": step, "loss": loss, "lr": rate, "samples_per_s": now.samples_per_s}
             with open(self.file, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
+        values = {"loss": loss, "learning_rate": rate, "samples_per_s": now.samples_per_s}
         if self.board is not None:
-            self.board.add_scalar("loss", loss, step)  # type: ignore[no-untyped-call]
-            self.board.add_scalar("learning_rate", rate, step)  # type: ignore[no-untyped-call]
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+        if self.wandb is not None:
+            self.wandb.log(values, step=step)
         if self.progress is not None:
             self.progress(now)
 
     def close(self) -> None:
         if self.board is not None:
-            self.board.close()  # type: ignore[no-untyped-call]
+            self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def _library(module: str, option: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"loop.{option}: {error}; install the extra: pip install 'dexpie_ros[track]', or set "
+            f"loop.{option}=false"
+        ) from None
