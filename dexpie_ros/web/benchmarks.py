@@ -76,7 +76,7 @@ _SCRUB = """async ([steps, pause]) => {
 
 
 def bench_web(quick: bool = False) -> dict[str, float]:
-    """Figures by name, in ms; about 20 s (quick) or two minutes.
+    """Figures by name, in ms; about 15 s (quick) or 75 s.
 
     ``table_*``: a page with all episodes, from the request to the first frame with rows, in a browser
     that has nothing in its cache. ``table_first_ms``: the first one after the start of the server,
