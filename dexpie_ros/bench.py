@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import sys
 import time
@@ -15,19 +16,22 @@ from dexpie_ros import config
 BENCHMARKS = {
     "policy": ("dexpie_ros.training.benchmarks", "bench_policy"),
     "episodes": ("dexpie_ros.episodes.benchmarks", "bench_episodes"),
+    "recorder": ("dexpie_ros.nodes.recorder_benchmarks", "bench_recorder"),
     "simulation": ("dexpie_ros.simulation.benchmarks", "bench_simulation"),
     "critic": ("dexpie_ros.critic.benchmarks", "bench_critic"),
     "web": ("dexpie_ros.web.benchmarks", "bench_web"),
     "graph": ("dexpie_ros.nodes.benchmarks", "bench_graph"),
     "faults": ("dexpie_ros.nodes.fault_benchmarks", "bench_faults"),
 }
-"""Name -> module and function; the function takes ``quick`` and gives figures by name."""
+"""Name -> module and function; the function takes ``quick``, and ``seconds`` where it can last, and
+gives figures by name."""
 
 
 def add_parser(groups: Any) -> None:
     parser = groups.add_parser("bench", help="measure; ends with one line of JSON")
     parser.add_argument("name", choices=sorted(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="smaller, for a first look")
+    parser.add_argument("--seconds", type=float, help="how long the streams last (recorder)")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench"))
     parser.set_defaults(run=_run)
 
@@ -35,7 +39,15 @@ def add_parser(groups: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     module, function = BENCHMARKS[options.name]
     began = time.time()
-    figures = getattr(importlib.import_module(module), function)(quick=options.quick)
+    measure = getattr(importlib.import_module(module), function)
+    length = {}
+    if options.seconds is not None:
+        if "seconds" not in inspect.signature(measure).parameters or not options.seconds > 0:
+            raise config.ConfigError(
+                f"--seconds {options.seconds:g}: a time above 0, for a benchmark that has one (recorder)"
+            )
+        length = {"seconds": options.seconds}
+    figures = measure(quick=options.quick, **length)
     result = {"bench": options.name, "figures": figures}
     about = {
         **result,

@@ -31,5 +31,7 @@ def test_figures(tmp_path):
     recorder = bench._recorder(tmp_path, seconds=0.5)
     assert recorder["recorder_dropped"] == 0 and recorder["recorder_cores"] > 0
     assert recorder["recorder_mb_per_s"] == pytest.approx(110.6, rel=0.01)
+    long = bench._long_index(tmp_path, 300)
+    assert long["long_index_chunks"] >= 300 and long["open_long_index_ms"] > 0
     assert bench._listing(tmp_path, 30)["list_30_s"] > 0
     assert len(Collection(tmp_path / "many")) == 30

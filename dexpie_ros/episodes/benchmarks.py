@@ -33,6 +33,7 @@ from dexpie_ros.control.types import (
     Source,
 )
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
+from dexpie_ros.episodes.bag_writer import BagWriter, qos_profile
 from dexpie_ros.episodes.cache import Cache, CacheConfig
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import EpisodeInfo
@@ -54,13 +55,14 @@ def bench_episodes(quick: bool = False) -> dict[str, float]:
     that are needed; ``ingest_speedup_per_core``: in processor time, so without the second core, and
     also right on a busy machine. ``recorder_*``: two raw 640x480 streams at 60 Hz and state at 125 Hz, paced in
     real time, through queue and writer thread to the disk; ``recorder_cores`` includes the feeder.
-    ``list_1000_s``: a collection of 1,000. ``open_index_ms``: the index of the largest bag there is.
+    ``list_1000_s``: a collection of 1,000. ``open_index_ms``: the index of the largest of these bags;
+    ``open_long_index_ms``: of one of ``long_index_chunks`` chunks, as hours of recording make them.
     """
     with tempfile.TemporaryDirectory(dir=os.environ.get("DEXPIE_BENCH_DIR")) as folder:
         root = Path(folder)
         figures = _ingest(root, episodes=2 if quick else 4, seconds=5.0 if quick else 30.0)
         figures |= _recorder(root, seconds=5.0 if quick else 120.0)
-        figures |= _listing(root, 1000)
+        figures |= _listing(root, 1000) | _long_index(root, 4_000 if quick else 20_000)
     return {name: round(value, 4) for name, value in figures.items()}
 
 
@@ -275,6 +277,22 @@ def _listing(root: Path, count: int) -> dict[str, float]:
         _timed(lambda: Collection(root / "many").filter(outcome="success")) for _ in range(3)
     )
     return {f"list_{count}_s": took}
+
+
+def _long_index(root: Path, chunks: int) -> dict[str, float]:
+    """A bag whose messages are as long as a chunk."""
+    with BagWriter(root / "long", chunk_bytes=600, durable=False) as writer:
+        store, kind = messages.bag_typestore(), "std_msgs/msg/String"
+        definition, _ = store.generate_msgdef(kind, ros_version=2)
+        writer.add_topic("/noted", kind, definition, store.hash_rihs01(kind), qos_profile())
+        cdr = messages.serialize(messages.bag().text("x" * 600))
+        for k in range(chunks):
+            writer.write("/noted", cdr, _T0 + k, _T0 + k)
+        writer.finish({})
+    file = find_bag(root / "long")
+    opened = min(_timed(lambda: BagReader(file).topics) for _ in range(5))
+    found = len(BagReader(file).chunk_offsets)
+    return {"open_long_index_ms": 1e3 * opened, "long_index_chunks": float(found)}
 
 
 def _cpu() -> float:
