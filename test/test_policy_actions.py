@@ -189,9 +189,9 @@ def test_what_the_network_gets_of_a_prefix_is_the_commands_seen_from_the_newest_
     tcp, hand = poses(rng, 4, near_pi=near_pi), rng.uniform(0, 1, (4, 6))
     inner, given_to = LIVE.actor.sample, []
 
-    def sample(features, noise, prefix, mask, settings):
+    def sample(features, noise, prefix, mask, *rest):
         given_to.append((prefix.double().numpy()[0], mask.numpy()[0]))
-        return inner(features, noise, prefix, mask, settings)
+        return inner(features, noise, prefix, mask, *rest)
 
     LIVE.warm_up()
     with pytest.MonkeyPatch.context() as patch:

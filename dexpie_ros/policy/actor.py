@@ -102,10 +102,12 @@ class Actor(nn.Module):
         prefix: Tensor,
         mask: Tensor,
         settings: InferenceSettings,
+        fresh: Tensor | None = None,
     ) -> Tensor:
         """Normalised chunks (B, H, 15) for features (B, F), from ``noise`` (B, H, 15).
 
-        ``prefix`` (B, H, 15) counts where ``mask`` (B, H) is 1. Guidance, algorithm section 5:
+        ``prefix`` (B, H, 15) counts where ``mask`` (B, H) is 1; ``fresh`` (steps, B, H, 15) noise
+        makes it DDPM. Guidance, algorithm section 5:
         ``eps_null + beta (eps_I - eps_null)``, both branches in one batch. All that depends on the
         step but not on the chunk is computed before the first step.
         """
@@ -133,4 +135,4 @@ class Actor(nn.Module):
             null, conditional = out.chunk(2)
             return null + settings.beta * (conditional - null)
 
-        return self.diffusion.sample(predict, noise, prefix, mask, settings.steps)
+        return self.diffusion.sample(predict, noise, prefix, mask, settings.steps, fresh)

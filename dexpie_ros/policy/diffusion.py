@@ -1,4 +1,4 @@
-"""Noising, masked loss and DDIM sampling with a prefix (algorithm sections 2 and 5).
+"""Noising, masked loss and DDIM or DDPM sampling with a prefix (algorithm sections 2 and 5).
 
 The schedule is diffusers': betas, alphas_cumprod and timesteps are read from its schedulers once;
 the arithmetic of a step is written out here with coefficients known ahead, because the scheduler's
@@ -130,8 +130,19 @@ class Diffusion:
             self._plans[steps] = (scheduler.timesteps.long(), levels)
         return self._plans[steps]
 
-    def reverse(self, output: Tensor, noisy: Tensor, level: float, previous: float) -> Tensor:
-        """One DDIM step, eta = 0: x0 clipped, eps as the network has it (diffusers' default)."""
+    def reverse(
+        self,
+        output: Tensor,
+        noisy: Tensor,
+        level: float,
+        previous: float,
+        fresh: Tensor | None = None,
+    ) -> Tensor:
+        """One step: x0 clipped, eps as the network has it (diffusers' default).
+
+        DDIM with eta = 0; with ``fresh`` noise DDPM (its eq. 7), the posterior's variance
+        `fixed_small`.
+        """
         signal, spread = level**0.5, (1.0 - level) ** 0.5
         if self.settings.prediction == "epsilon":
             clean, noise = (noisy - spread * output) / signal, output
@@ -140,7 +151,13 @@ class Diffusion:
         else:
             clean, noise = signal * noisy - spread * output, signal * output + spread * noisy
         clean = clean.clamp(-self.settings.clip_range, self.settings.clip_range)
-        return previous**0.5 * clean + (1.0 - previous) ** 0.5 * noise
+        if fresh is None:
+            return previous**0.5 * clean + (1.0 - previous) ** 0.5 * noise
+        kept = level / previous
+        to_clean = previous**0.5 * (1.0 - kept) / (1.0 - level)
+        to_noisy = kept**0.5 * (1.0 - previous) / (1.0 - level)
+        variance = (1.0 - previous) / (1.0 - level) * (1.0 - kept)
+        return to_clean * clean + to_noisy * noisy + variance**0.5 * fresh
 
     def sample(
         self,
@@ -149,8 +166,11 @@ class Diffusion:
         prefix: Tensor,
         mask: Tensor,
         steps: int,
+        fresh: Tensor | None = None,
     ) -> Tensor:
-        """DDIM from ``noise`` (B, H, 15) with slots under ``mask`` (B, H) overwritten by ``prefix``.
+        """From ``noise`` (B, H, 15) with slots under ``mask`` (B, H) overwritten by ``prefix``.
+
+        DDPM where ``fresh`` (steps, B, H, 15) noise is given, else DDIM.
 
         ``predict(x, i)`` is the network's output at the i-th of ``steps``. The prefix is put in
         before every step and after the last.
@@ -159,5 +179,6 @@ class Diffusion:
         x = noise
         for index, (level, previous) in enumerate(self.plan(steps)[1]):
             x = torch.where(where, prefix, x)
-            x = self.reverse(predict(x, index), x, level, previous)
+            more = None if fresh is None else fresh[index]
+            x = self.reverse(predict(x, index), x, level, previous, more)
         return torch.where(where, prefix, x)

@@ -119,7 +119,12 @@ class Policy:
         tcp_prefix, hand_prefix = prefix_arrays(prefix, self.config.prefix.max_delay)
         delay = len(tcp_prefix)
         shape = (self.horizon, actions.ACTION_DIM)
-        noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        settings = settings or self.config.inference
+        random = np.random.default_rng(seed)
+        noise, fresh = random.standard_normal(shape, dtype=np.float32), None
+        if self.config.diffusion.sampler == "ddpm":
+            more = random.standard_normal((settings.steps, 1, *shape), dtype=np.float32)
+            fresh = torch.from_numpy(more).to(self.device)
         known, mask = np.zeros(shape, np.float32), np.zeros(self.horizon, np.float32)
         if delay:
             encoded = actions.encode(t_obs, tcp_prefix, hand_prefix)
@@ -133,7 +138,8 @@ class Policy:
                 self._tensor(noise),
                 self._tensor(known),
                 self._tensor(mask),
-                settings or self.config.inference,
+                settings,
+                fresh,
             )
         values = self.normalizer.invert_actions(chunk[0].float().cpu().numpy())
         tcp, hand = actions.decode(t_obs, values)

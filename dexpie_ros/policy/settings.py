@@ -84,6 +84,8 @@ class DiffusionConfig:
     """T_d."""
     schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
     prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    """ddim: no noise but the first (eta = 0); ddpm: fresh noise at every step but the last."""
     clip_range: float = Field(default=1.0, gt=0.0)
     """The clean chunk is clipped to +-this while sampling; must contain the normalised data."""
 
