@@ -69,13 +69,16 @@ EXTRAS = {
         "anyio>=4,<5",  # what starlette runs on: waiting beside requests
         "uvicorn>=0.30,<1",
     ],
+    # Drives the system's chromium: tests of the page, `dexpie bench web`.
+    "browser": [
+        "playwright>=1.40,<2",
+    ],
     "dev": [
         "pytest>=8,<10",
         "pytest-timeout>=2.3,<3",
         "hypothesis>=6.100,<7",
         "ruff>=0.9,<1",
         "mypy>=1.11,<3",
-        "playwright>=1.40,<2",  # drives the system's chromium in the tests of the page
     ],
 }
 

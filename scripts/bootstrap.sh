@@ -129,7 +129,7 @@ set_up_with_wheels() {
     fail "ROS 2 wheels exist for Linux on x86_64 only; install ROS 2 and source its setup.bash first"
   make_venv "$1"
   say "2/3 Python packages, with ROS 2 Kilted from PyPI (about 2 GB, minutes)"
-  quietly $VENV/bin/pip install --quiet -e '.[wheels,web,formats,dev]'
+  quietly $VENV/bin/pip install --quiet -e '.[wheels,web,formats,browser,dev]'
   install_hardware_libraries
   say "3/3 messages"
   quietly $VENV/bin/pip install --quiet --force-reinstall --no-deps ./msg
@@ -142,7 +142,7 @@ set_up_with_sourced_ros() {
   say "2/3 Python packages, beside ROS 2 $ROS_DISTRO"
   "$1" -c 'import numpy; print("numpy<2" if numpy.__version__.startswith("1.") else "numpy>=2")' \
     >$VENV/constraints.txt
-  quietly $VENV/bin/pip install --quiet -c $VENV/constraints.txt -e '.[web,formats,dev]'
+  quietly $VENV/bin/pip install --quiet -c $VENV/constraints.txt -e '.[web,formats,browser,dev]'
   install_hardware_libraries -c $VENV/constraints.txt
   say "3/3 messages"
   if command -v colcon >/dev/null; then

@@ -159,7 +159,7 @@ def browser() -> Iterator[Any]:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
         raise WebError(
-            "playwright is missing, nothing was measured; pip install 'dexpie_ros[dev]'"
+            "playwright is missing, nothing was measured; pip install 'dexpie_ros[browser]'"
         ) from None
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
