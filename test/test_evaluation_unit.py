@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,7 +124,7 @@ def test_a_second_round_is_collected_by_the_improved_policy(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_unit_that_was_killed_keeps_what_it_had_and_makes_the_rest(tmp_path: Path) -> None:
+def test_a_unit_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     config = ladder(**TINY, variants=[{"arms": ["bc", "dexpie"]}])
     (unit,) = config.units()
     configs.save_yaml(config, tmp_path / "experiment.yaml")
@@ -159,10 +160,32 @@ def test_a_unit_that_was_killed_keeps_what_it_had_and_makes_the_rest(tmp_path: P
     assert all(not e.partial and e.outcome != "aborted" for e in episodes(folder))
     assert all(e.success for e in episodes(folder) if e.info.kind == "demonstration")
     assert set(Critic.load(folder / "critic-best").inputs) == set(wanted)
+    # what an uninterrupted unit gives, bit for bit
+    straight = tmp_path / "straight"
+    UnitRun(config, unit, straight, lambda text: None).prepare()
+    for a, b in zip(episodes(folder), episodes(straight / unit.folder), strict=True):
+        same(a, b)
+    weights = [
+        next((root / unit.folder / "arms/bc/policy").glob("*.safetensors")).read_bytes()
+        for root in (tmp_path, straight)
+    ]
+    assert weights[0] == weights[1]
     # once more: nothing is made again
     whole = {p: contents(folder / "episodes" / p) for p in wanted}
     UnitRun(config, unit, tmp_path, lambda text: pytest.fail(text)).prepare()
     assert {p: contents(folder / "episodes" / p) for p in wanted} == whole
+    # nor does it matter where in the deployment the break was
+    shutil.rmtree(folder / "episodes" / wanted[0])
+    UnitRun(config, unit, tmp_path, lambda text: None).prepare()
+    for a, b in zip(episodes(folder), episodes(straight / unit.folder), strict=True):
+        same(a, b)
+
+
+def same(a: Episode, b: Episode) -> None:
+    assert (a.id, a.info.outcome, a.info.seed) == (b.id, b.info.outcome, b.info.seed)
+    for name in ("time_ns", "tcp", "joints", "hand", "hand_force", "command_tcp", "command_hand",
+                 "source", "mode", "objects", "contact"):  # fmt: skip
+        assert np.array_equal(getattr(a, name), getattr(b, name), equal_nan=True), (a.id, name)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
