@@ -174,9 +174,13 @@ def test_a_unit_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     whole = {p: contents(folder / "episodes" / p) for p in wanted}
     UnitRun(config, unit, tmp_path, lambda text: pytest.fail(text)).prepare()
     assert {p: contents(folder / "episodes" / p) for p in wanted} == whole
-    # nor does it matter where in the deployment the break was
+    # nor does it matter where in the deployment the break was, or that labels went with a bag
     shutil.rmtree(folder / "episodes" / wanted[0])
     UnitRun(config, unit, tmp_path, lambda text: None).prepare()
+    again, first = (
+        read_labels(r / "episodes" / wanted[0], "best") for r in (folder, straight / unit.folder)
+    )
+    assert np.array_equal(again.optimality, first.optimality)
     for a, b in zip(episodes(folder), episodes(straight / unit.folder), strict=True):
         same(a, b)
 

@@ -24,7 +24,7 @@ from dexpie_ros.critic.train import train_critic
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.episode_file import read_episode_file
-from dexpie_ros.episodes.labels import Labels, read_labels, write_labels
+from dexpie_ros.episodes.labels import Labels, label_tags, read_labels, write_labels
 from dexpie_ros.evaluation.errors import ExperimentError
 from dexpie_ros.evaluation.experiments.methods import (
     actor_config,
@@ -230,7 +230,8 @@ class UnitRun:
             critic = Critic.load(target)
             if set(critic.inputs) != {e.id for e in episodes}:
                 critic = None
-        if critic is not None and report.is_file():
+        whole = all(self._tag(arm) in label_tags(e.path) for e in episodes)
+        if critic is not None and report.is_file() and whole:
             return
         if critic is None:
             self.say(f"critic {method.critic_name}")
