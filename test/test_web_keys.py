@@ -63,7 +63,7 @@ def test_a_judgement_held_down_is_one_revision(root, where, window):
 def test_the_stop_works_while_the_help_is_open(live, key):
     page, orders = live
     page.keyboard.press("?")
-    page.locator("dialog[open]").wait_for()
+    page.locator("dialog[open]").get_by_text("stop: hold until cleared (also while").wait_for()
     page.keyboard.press("r")  # others wait until it is closed
     page.keyboard.press(key)
     page.wait_for_function("() => document.getElementById('said').textContent === 'emergency stop'")

@@ -151,7 +151,7 @@ def opened(running, address, path="/", **context):
     """
     own = running.new_context(**context) if hasattr(running, "new_context") else None
     page = own.new_page() if own else (running.pages or [running.new_page()])[0]
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     errors, foreign = [], []
 
     def noted(error):

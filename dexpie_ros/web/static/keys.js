@@ -59,8 +59,9 @@ export function start() {
   const dialog = document.getElementById("keys");
   const open = () => {
     replace(document.getElementById("keys-list"), bindings.filter((b) => b.text).flatMap((b) => [
-      h("dt", {}, b.keys.map((key) => h("kbd", {}, SHOWN[key] || key))), h("dd", {}, b.text)]));
+      h("dt", {}, b.keys.map((key) => h("kbd", {}, SHOWN[key] || key))), h("dd", {}, b.always ? `${b.text} (also while this list is open)` : b.text)]));
     dialog.showModal();
+    dialog.scrollTop = 0; // it would begin at the button that has the focus
   };
   document.getElementById("keys-button").addEventListener("click", open);
   document.addEventListener("keydown", pressed);
