@@ -172,3 +172,24 @@ def test_a_bag_of_another_program_is_told_from_a_broken_episode(tmp_path):
             read(tmp_path / "foreign")
         assert str(tmp_path / "foreign") in str(caught.value)
         assert "import" not in str(caught.value) and "discard" not in str(caught.value)
+
+
+def test_a_wild_proposal_does_not_cost_the_episode(tmp_path):
+    """What was executed went through the limits; what a policy or a person wanted did not."""
+    path = factories.write_episode(tmp_path / "e", Recipe(steps=10))
+
+    def wild(message):
+        message.has_proposal = True
+        message.proposal.hand = message.command.hand * 0 + 7.0
+        message.proposal.tcp.position.x = 40.0
+
+    def change(items):
+        for m in items:
+            if m.topic == mutations.STEP:
+                m.cdr = mutations._with(m.cdr, "dexpie_msgs/msg/ControlStep", wild)
+        return items
+
+    mutations.rewrite(change)(path)
+    episode = read_episode(path)
+    assert (episode.proposal_hand == 7.0).all() and (episode.proposal_tcp[:, 0, 3] == 40.0).all()
+    assert not episode.problems and episode.command_hand.max() <= 1.0
