@@ -26,6 +26,14 @@ def whole(episodes, tmp_path_factory):
     return train_actor(RUN, episodes, None, tmp_path_factory.mktemp("whole"))
 
 
+@pytest.fixture(autouse=True)
+def listens_to_ctrl_c():
+    """Also where the tests themselves run in the background, which Ctrl-C is kept from."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def on_call(monkeypatch, name, number, then):
     """``then(arguments)`` after the call ``number`` of ``torch.name``."""
     inner, calls = getattr(torch, name), []

@@ -180,8 +180,10 @@ def test_few_are_kept_and_nothing_stays_behind(videos, slow, monkeypatch):
         made.append(video)
     assert [video.file.exists() for video in made] == [False, True, True]  # one, and the newest
     slow.clear()
-    for _ in range(2):
-        videos.want("a", "v1").key = ("another",)
+    running = videos.want("a", "v1")
+    until(lambda: running.progress == 0.5, "it has read what it shows")
+    running.key = ("another",)
+    videos.want("a", "v1").key = ("a third",)
     with pytest.raises(EpisodeError, match="being made already"):
         videos.want("a", "v1")
     folder = made[-1].file.parent

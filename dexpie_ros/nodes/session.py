@@ -281,6 +281,10 @@ class Session(ContractNode):
             raise RuntimeError(f"{client.srv_name}: {answer.message}")
         return answer
 
+    def doubt_all(self) -> None:
+        """After a fault a node may be another process than a moment ago, which must report first."""
+        self._heard.clear()
+
     async def _wait_alive(self, node: str) -> None:
         """A service of a node that died is still there for a while, and swallows requests."""
         began = time.monotonic()

@@ -204,7 +204,10 @@ class SessionGuide:
 
     def _on_arbiter(self, message: Any) -> None:
         """An episode that meets a fault is over, and labelled by what happened."""
-        if Mode(message.mode) is not Mode.FAULT or not self._node.running:
+        if Mode(message.mode) is not Mode.FAULT:
+            return
+        self._node.doubt_all()
+        if not self._node.running:
             return
         orders = self.flow.fault(message.reason)
         self.later(orders or [End(*label_of_fault(message.reason))])
