@@ -76,6 +76,7 @@ EXTRAS = {
     "dev": [
         "pytest>=8,<10",
         "pytest-timeout>=2.3,<3",
+        "pytest-rerunfailures>=15,<17",  # tests of running processes get a second try, openly
         "hypothesis>=6.100,<7",
         "ruff>=0.9,<1",
         "mypy>=1.11,<3",
