@@ -1,15 +1,16 @@
 """Shared by the device tests: which vendor libraries there are, and a loopback address of one's own."""
 
-import contextlib
 import gc
 import importlib
 import itertools
 import os
+import shutil
 import threading
 
 import pytest
 
-from dexpie_ros.devices.device import wait_until
+from dexpie_ros.devices import realsense_library
+from dexpie_ros.devices.device import DeviceError, wait_until
 
 _numbers = itertools.count(2)
 
@@ -22,6 +23,20 @@ def needs(module):
         pytest.skip(
             f"{module} is not installed or not loadable here: {error}", allow_module_level=True
         )
+
+
+def needs_realsense():
+    """librealsense, also by way of the libusb of its wheel, or a skip that says what is missing."""
+    try:
+        realsense_library.load()
+    except DeviceError as error:
+        pytest.skip(str(error), allow_module_level=True)
+
+
+def needs_compiler():
+    """A C compiler, or a skip: the emulated SteamVR is a library that is built here."""
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("no C compiler: the SteamVR emulator cannot be built", allow_module_level=True)
 
 
 def loopback():
@@ -41,19 +56,20 @@ def memory_mb():
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
 
-@contextlib.contextmanager
-def no_leak(files=2, mb=25.0):
-    """What is done inside, many times over, leaves no threads, files or memory behind.
+def repeat_without_leak(once, files=2, mb=25.0):
+    """``once``, then 20 times more, which leave no threads, files or memory behind.
 
-    It must have happened once before: the first time loads code and fills pools.
+    The first time loads code and fills pools.
     """
+    once()
     gc.collect()
     threads, opened, before = (
         threading.active_count(),
         len(os.listdir("/proc/self/fd")),
         memory_mb(),
     )
-    yield
+    for _ in range(20):
+        once()
     gc.collect()
     eventually(lambda: threading.active_count() <= threads, 60.0, f"no more than {threads} threads")
     now = len(os.listdir("/proc/self/fd"))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from emulated import eventually, needs, no_leak
+from emulated import eventually, needs, repeat_without_leak
 
 from dexpie_ros import geometry
 from dexpie_ros.config import ConfigError
@@ -118,10 +118,7 @@ def test_twenty_restarts_of_the_publisher_without_leak(glove, emulator):
         count = glove.samples.count
         assert glove.wait(count + 1, 60.0) is not None
 
-    once()
-    with no_leak(files=4):
-        for _ in range(20):
-            once()
+    repeat_without_leak(once, files=4)
 
 
 def test_twenty_new_subscriptions_without_leak(glove, emulator, monkeypatch):
@@ -135,10 +132,7 @@ def test_twenty_new_subscriptions_without_leak(glove, emulator, monkeypatch):
         emulator.ask("silence", on=False)
         eventually(lambda: glove.status().level is Level.OK, 60.0, "glove back")
 
-    once()
-    with no_leak(files=12):  # while it connects a context has more
-        for _ in range(20):
-            once()
+    repeat_without_leak(once, files=12)  # while it connects a context has more
 
 
 def test_long_silence_is_an_error_that_ends(glove, emulator, monkeypatch):

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from emulated import eventually, needs, no_leak
+from emulated import eventually, needs, repeat_without_leak
 
 from dexpie_ros.control.types import HAND_JOINTS
 from dexpie_ros.devices import inspire_eb90 as eb90
@@ -190,10 +190,7 @@ def test_twenty_reconnects_without_leak(emulator, transport):
         count = hand.samples.count
         assert hand.wait(count, 60.0) is not None
 
-    once()
-    with no_leak():
-        for _ in range(20):
-            once()
+    repeat_without_leak(once)
     assert hand.losses >= 21
     hand.stop()
 

@@ -5,11 +5,11 @@ import time
 
 import numpy as np
 import pytest
-from emulated import eventually, no_leak
+from emulated import eventually, needs_realsense, repeat_without_leak
 
 from dexpie_ros.devices import realsense_library
 from dexpie_ros.devices.clock import ClockMap
-from dexpie_ros.devices.device import Backoff, DeviceError, Level
+from dexpie_ros.devices.device import Backoff, Level
 from dexpie_ros.devices.realsense import (
     RealSense,
     RealSenseConfig,
@@ -30,10 +30,7 @@ SERIAL = "823112061234"
 
 @pytest.fixture(scope="module", autouse=True)
 def _library():
-    try:
-        realsense_library.load()
-    except DeviceError as error:
-        pytest.skip(str(error))
+    needs_realsense()
 
 
 def start_emulator(width=320, height=240, fps=30):
@@ -123,10 +120,7 @@ def test_twenty_unplugs_and_replugs_without_leak(camera, emulator):
         count = camera.samples.count
         assert camera.wait(count, 60.0) is not None
 
-    once()
-    with no_leak():
-        for _ in range(20):
-            once()
+    repeat_without_leak(once)
     assert camera.losses >= 21
     assert "unplugged" in camera._problem
 

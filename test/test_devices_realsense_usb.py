@@ -4,7 +4,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from emulated import eventually
+from emulated import eventually, needs_realsense
 from test_devices_realsense import SERIAL
 
 from dexpie_ros.devices import realsense_library
@@ -15,10 +15,7 @@ from dexpie_ros.devices.realsense_discovery import UsbDiscovery
 
 @pytest.fixture(scope="module", autouse=True)
 def _library():
-    try:
-        realsense_library.load()
-    except DeviceError as error:
-        pytest.skip(str(error))
+    needs_realsense()
 
 
 class Usb:

@@ -1,12 +1,11 @@
 """The Vive client over the real openvr package against a compiled runtime; the ArUco cube."""
 
 import ctypes
-import shutil
 import time
 
 import numpy as np
 import pytest
-from emulated import eventually, needs, no_leak
+from emulated import eventually, needs, needs_compiler, repeat_without_leak
 
 from dexpie_ros import geometry
 from dexpie_ros.devices.aruco_cube import (
@@ -29,8 +28,7 @@ K = np.array([[615.0, 0, 320], [0, 615.0, 240], [0, 0, 1]])
 @pytest.fixture(scope="module")
 def peer():
     needs("openvr")
-    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
-        pytest.skip("no C compiler: the SteamVR emulator cannot be built")
+    needs_compiler()
     with Emulator("vive", "--serial", SERIAL, "LHR-OTHER") as emulator:
         yield emulator
 
@@ -111,10 +109,7 @@ def test_steamvr_quits_and_returns_twenty_times(tracker, emulator):
         count = tracker.samples.count
         assert tracker.wait(count, 60.0) is not None
 
-    once()
-    with no_leak():
-        for _ in range(20):
-            once()
+    repeat_without_leak(once)
     assert tracker.losses >= 21
 
 

@@ -64,17 +64,22 @@ def test_the_preroll_keeps_to_its_memory(tmp_path):
     assert len(recorded(tmp_path / "a", "/arm/tcp_pose")) == 1000 // size
 
 
+def record_from_step_10(recording, directory):
+    """What came before is pre-roll; twenty steps from there on, a success."""
+    recording.start(directory, EpisodeInfo("a"), start_ns=T0 + 10 * STEP)
+    for k in range(10, 30):
+        for item in all_streams(k):
+            recording.receive(*item)
+    recording.end("success")
+
+
 def test_steps_before_the_start_are_in_the_bag_but_not_in_the_episode(tmp_path):
     """The arbiter that ticked before the episode was another one: its counter stood elsewhere."""
     recording = make()
     for k in range(10):
         for item in all_streams(k, tick=9000 + k):
             recording.receive(*item)
-    recording.start(tmp_path / "a", EpisodeInfo("a"), start_ns=T0 + 10 * STEP)
-    for k in range(10, 30):
-        for item in all_streams(k):
-            recording.receive(*item)
-    recording.end("success")
+    record_from_step_10(recording, tmp_path / "a")
     assert recorded(tmp_path / "a", "/control/step") == list(range(5, 30))
     episode = read_episode(tmp_path / "a")
     assert episode.time_ns.tolist() == [T0 + k * STEP for k in range(10, 30)]
@@ -100,11 +105,7 @@ def test_damage_to_the_description_in_the_bag_does_not_move_the_start(tmp_path):
     for k in range(10):
         for item in all_streams(k):
             recording.receive(*item)
-    recording.start(tmp_path / "a", EpisodeInfo("a"), start_ns=T0 + 10 * STEP)
-    for k in range(10, 30):
-        for item in all_streams(k):
-            recording.receive(*item)
-    recording.end("success")
+    record_from_step_10(recording, tmp_path / "a")
     file = find_bag(tmp_path / "a")
     data = file.read_bytes()
     file.write_bytes(data.replace(b'"start_ns": 1', b'"start_ns": 7'))

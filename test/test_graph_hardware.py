@@ -9,7 +9,6 @@ something happens; `dexpie bench faults` measures that (docs/hardware.md).
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -20,19 +19,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
-from emulated import loopback, needs
-
-from dexpie_ros.devices import realsense_library
-from dexpie_ros.devices.device import DeviceError
+from emulated import loopback, needs, needs_compiler, needs_realsense
 
 for library in ("rtde_control", "pymodbus", "openvr", "zmq"):
     needs(library)
-try:
-    realsense_library.load()  # also finds the libusb of the wheel
-except DeviceError as error:
-    pytest.skip(str(error), allow_module_level=True)
-if not any(map(shutil.which, ("cc", "gcc", "clang"))):
-    pytest.skip("no C compiler: the SteamVR emulator cannot be built", allow_module_level=True)
+needs_realsense()
+needs_compiler()
 
 from hardware_cell import (
     ERROR,
