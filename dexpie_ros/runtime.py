@@ -1,7 +1,7 @@
 """ROS start-up that all nodes share; what measurement settled is applied here, once.
 
 * one SingleThreadedExecutor per process, control loops in plain threads (:class:`ControlLoop`);
-* Fast DDS with a shared memory segment that holds images, malloc that keeps image-sized blocks;
+* the transport that fits what the process does, malloc that keeps image-sized blocks;
 * clean shutdown on Ctrl-C and SIGTERM, exit status 0 clean, 1 crash, 2 unusable config.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib.metadata
 import os
 import signal
 import sys
@@ -30,7 +29,7 @@ from dexpie_ros.contract import Qos
 from dexpie_ros.control_loop import ControlLoop, LoopStatistics
 from dexpie_ros.graph import EXIT_CONFIG, SUPERVISOR_VARIABLE
 from dexpie_ros.parameters import declare_config, refuse_unknown_parameters
-from dexpie_ros.resources import share
+from dexpie_ros.transport import transport_environment
 
 __all__ = [
     "ControlLoop",
@@ -41,7 +40,6 @@ __all__ = [
     "qos_profile",
     "refuse_unknown_parameters",
     "run_node",
-    "transport_environment",
 ]
 
 _failure: list[Exception] = []
@@ -71,19 +69,12 @@ def qos_profile(purpose: Qos | str, *, depth: int = 0, best_effort: bool = False
     )
 
 
-def transport_environment() -> dict[str, str]:
-    """The variable that makes Fast DDS use our profile; empty where the user has set his own."""
-    names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    if any(os.environ.get(name) for name in names):
-        return {}
-    # Fast DDS 3 renamed the variable and warns at the old name; Fast DDS 2 knows only the old one
-    name = names[0] if _fast_dds_major() >= 3 else names[1]
-    return {name: str(share("config", "fastdds_shm.xml"))}
+def prepare_process(*, images: bool = False) -> None:
+    """Process-wide settings; harmless to call twice, must come before ``rclpy.init()``.
 
-
-def prepare_process() -> None:
-    """Process-wide settings; harmless to call twice, must come before ``rclpy.init()``."""
-    os.environ.update(transport_environment())
+    ``images``: the process sends or takes raw images (`dexpie_ros.transport`).
+    """
+    os.environ.update(transport_environment(images=images))
     # a pure Python thread may keep the interpreter this long from a control loop that is due
     sys.setswitchinterval(0.0005)
     try:
@@ -95,15 +86,18 @@ def prepare_process() -> None:
         pass  # another C library, with another malloc
 
 
-def run_node(factory: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+def run_node(
+    factory: Callable[[], Node], args: Sequence[str] | None = None, *, images: bool = False
+) -> int:
     """Run one node until Ctrl-C, SIGTERM or :func:`abort`.
 
     ``factory`` makes the node (usually its class); what the node must close goes into its
     ``destroy_node``. Returns the exit status: 0 after a clean shutdown, 2 after a ConfigError,
     which becomes one line on stderr. Any other exception is a crash and passes through, after the
-    node was destroyed, so that the process ends with a traceback and status 1.
+    node was destroyed, so that the process ends with a traceback and status 1. ``images`` as in
+    :func:`prepare_process`.
     """
-    prepare_process()
+    prepare_process(images=images)
     _failure.clear()
     node: Node | None = None
     executor: SingleThreadedExecutor | None = None
@@ -157,13 +151,3 @@ def _follow_supervisor() -> None:
     supervisor = os.environ.pop(SUPERVISOR_VARIABLE, "")
     if supervisor and supervisor != str(os.getppid()):
         raise ExternalShutdownException
-
-
-def _fast_dds_major() -> int:
-    distribution = os.environ.get("ROS_DISTRO", "")
-    if distribution:
-        return 2 if distribution in ("humble", "iron", "jazzy") else 3
-    try:
-        return 3 if int(importlib.metadata.version("ros-rclpy").split(".")[0]) >= 9 else 2
-    except importlib.metadata.PackageNotFoundError:
-        return 3

@@ -19,7 +19,7 @@ LEVELS = (
     # a room imports only rooms of lower levels, or of its own level without a circle
     {"geometry", "config", "resources", "contract", "control.types", "realtime"},
     {"messages", "control_loop", "shared_memory", "node_spec", "graph_robot", "graph", "security", "graph_log", "supervisor",
-     "running_graph", "launching", "parameters", "runtime"},
+     "running_graph", "launching", "parameters", "transport", "runtime"},
     {"control", "episodes", "devices", "emulators", "policy", "critic"},
     {"simulation", "training", "evaluation"},
     {"nodes", "web", "doctor", "doctor_hardware", "demo", "bench"},
@@ -31,7 +31,17 @@ ROS = {
     "sensor_msgs", "geometry_msgs", "diagnostic_msgs", "rosgraph_msgs", "dexpie_msgs",
     "rosidl_runtime_py", "ament_index_python",
 }  # fmt: skip
-MAY_USE_ROS = {"runtime", "parameters", "launching", "nodes", "doctor", "cli", "demo", "web"}
+MAY_USE_ROS = {
+    "runtime",
+    "transport",
+    "parameters",
+    "launching",
+    "nodes",
+    "doctor",
+    "cli",
+    "demo",
+    "web",
+}
 MAY_USE_TORCH = {"policy", "critic", "training"}
 MAY_USE_TORCH_WHEN_NEEDED = {"evaluation", "doctor", "demo", "cli", "simulation"}
 HARDWARE = {

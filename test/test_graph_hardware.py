@@ -92,6 +92,15 @@ def test_the_graph_is_the_contract(cell: Cell) -> None:
         assert services[name] == [contract.SERVICES[name]]
 
 
+def test_only_processes_with_raw_images_share_memory(cell: Cell) -> None:
+    """Who is killed while it writes there stops all who write to the same reader, for a second."""
+    sharing = set()
+    for name, node in cell.graph.supervisor.nodes.items():
+        if "/dev/shm/fastdds_" in Path(f"/proc/{node.pid}/maps").read_text(encoding="utf-8"):
+            sharing.add(name)
+    assert sharing == {"camera_front", "camera_wrist", "recorder", "tracker_driver"}
+
+
 RATES = {
     "/arm/joint_states": 125,
     "/arm/tcp_pose": 125,

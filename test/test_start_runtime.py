@@ -19,6 +19,7 @@ from dexpie_ros.config import ConfigError, config
 from dexpie_ros.contract import Qos
 from dexpie_ros.control_loop import ControlLoop
 from dexpie_ros.resources import share
+from dexpie_ros.transport import transport_environment
 
 
 @config
@@ -120,6 +121,13 @@ def test_qos():
         runtime.qos_profile("nonsense")
 
 
+@pytest.fixture
+def no_profile(monkeypatch):
+    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE", raising=False)
+
+
 @pytest.mark.parametrize(
     ("distribution", "variable"),
     [
@@ -129,20 +137,48 @@ def test_qos():
         ("rolling", "FASTDDS_DEFAULT_PROFILES_FILE"),
     ],
 )
-def test_transport_profile(monkeypatch, distribution, variable):
-    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-        monkeypatch.delenv(name, raising=False)
+def test_transport_profile(monkeypatch, no_profile, distribution, variable):
     monkeypatch.setenv("ROS_DISTRO", distribution)
-    assert list(runtime.transport_environment()) == [variable]
-    tree = ElementTree.parse(runtime.transport_environment()[variable])
-    size = tree.find(".//{*}segment_size")
+    assert list(transport_environment()) == [variable]
+    assert not transports(transport_environment()[variable]) & {"SHM"}
+    file = transport_environment(images=True)[variable]
+    assert transports(file) == {"SHM", "UDPv4"}
+    size = ElementTree.parse(file).find(".//{*}segment_size")
     assert size is not None and int(size.text or 0) >= 8 << 20
+
+
+def transports(file):
+    return {element.text for element in ElementTree.parse(file).findall(".//{*}type")}
+
+
+def test_transport_on_loopback(monkeypatch, no_profile):
+    """Inherited by child processes, which choose anew whether they need shared memory."""
+    monkeypatch.setenv("ROS_DISTRO", "kilted")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    for images in (True, False, True):
+        chosen = transport_environment(images=images)
+        assert chosen["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SYSTEM_DEFAULT"
+        file = chosen["FASTDDS_DEFAULT_PROFILES_FILE"]
+        assert ("SHM" in transports(file)) == images
+        for where in ("interfaceWhiteList", "initialPeersList"):
+            addresses = ElementTree.parse(file).findall(f".//{{*}}{where}//{{*}}address")
+            assert [address.text for address in addresses] == ["127.0.0.1"]
+        for name, value in chosen.items():
+            monkeypatch.setenv(name, value)
+
+
+def test_a_profile_of_the_user_or_another_middleware_is_left_alone(monkeypatch, no_profile):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/mine.xml")
-    assert runtime.transport_environment() == {}
+    assert transport_environment() == {}
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE")
+    assert transport_environment()
+    monkeypatch.setattr("rclpy.get_rmw_implementation_identifier", lambda: "rmw_cyclonedds_cpp")
+    assert transport_environment() == {}
 
 
 def test_shipped_files_are_found_or_the_error_says_where_it_looked():
-    assert share("config", "fastdds_shm.xml").is_file()
+    assert share("config", "fastdds_images.xml").is_file()
     with pytest.raises(
         FileNotFoundError, match=r"config/no\.xml of dexpie_ros was not found \(sear"
     ):

@@ -48,7 +48,7 @@ class CameraDriver(DeviceNode):
 
 
 def main() -> int:
-    return run_node(CameraDriver)
+    return run_node(CameraDriver, images=True)
 
 
 if __name__ == "__main__":

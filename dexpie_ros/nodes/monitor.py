@@ -136,7 +136,7 @@ class _Listener:
         self.view = GraphView(
             tuple(t for t in contract.TOPICS if images or not t.type.endswith("Image"))
         )
-        prepare_process()
+        prepare_process(images=images)
         rclpy.init()
         self._node = ContractNode("monitor")
         self._executor = SingleThreadedExecutor()

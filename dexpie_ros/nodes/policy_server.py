@@ -303,7 +303,7 @@ class PolicyServer(ContractNode):
 
 
 def main() -> int:
-    return run_node(PolicyServer)
+    return run_node(PolicyServer, images=True)
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ class Recorder(ContractNode):
 
 
 def main() -> int:
-    return run_node(Recorder)
+    return run_node(Recorder, images=True)
 
 
 if __name__ == "__main__":

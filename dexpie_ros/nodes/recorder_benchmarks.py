@@ -241,4 +241,4 @@ def rate_hz(stamps: Sequence[int]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(run_node(Source))
+    sys.exit(run_node(Source, images=True))

@@ -50,7 +50,7 @@ class GraphReplay:
         """Topics whose message type is not installed here, with the type."""
         self.published = 0
         self._failure: Exception | None = None
-        prepare_process()
+        prepare_process(images=True)
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is the caller's
         self.node = ContractNode("replay")
         try:

@@ -286,7 +286,7 @@ class SimulatedCell(ContractNode):
 
 
 def main() -> int:
-    return run_node(SimulatedCell)
+    return run_node(SimulatedCell, images=True)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class TrackerDriver(DeviceNode):
 
 
 def main() -> int:
-    return run_node(TrackerDriver)
+    return run_node(TrackerDriver, images=True)
 
 
 if __name__ == "__main__":
