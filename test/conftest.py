@@ -1,8 +1,8 @@
 """Tests' ROS traffic stays on loopback and in a domain of its own; torch keeps to one thread.
 
-Tests of running processes (live graph, devices, page) are run once more where they failed, and the
-summary names each such test: a machine that stood still for seconds must not look like a defect,
-and a race must not stay unseen.
+Tests of running processes (live graph, devices, page) are tried again where they failed, with a new
+graph, at most twice, and the summary names each such test: a machine that stood still for seconds
+must not look like a defect, and a race must not stay unseen.
 """
 
 import os
@@ -22,7 +22,57 @@ else:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+FAILED = pytest.StashKey[bool]()
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
-        if Path(item.fspath).name.startswith(LIVE):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+        if is_live(item):
+            item.add_marker(pytest.mark.flaky(reruns=2))
+
+
+def is_live(item):
+    return Path(item.fspath).name.startswith(LIVE)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed and is_live(item):
+        item.stash[FAILED] = True
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    """What failed may have left its graph or emulator in any state: the next try has a new one."""
+    done = yield
+    if item.stash.get(FAILED, False):
+        del item.stash[FAILED]
+        for definitions in item._fixtureinfo.name2fixturedefs.values():
+            for definition in definitions:
+                if definition.scope == "module":
+                    definition.finish(item._request)
+    return done
+
+
+@pytest.fixture(autouse=True)
+def no_device_outlasts_its_test(request, monkeypatch):
+    """Two programs on one serial line: a device that a failed test left would fail the next one."""
+    if not request.path.name.startswith("test_devices_"):
+        yield
+        return
+    from dexpie_ros.devices.device import Worker
+    from dexpie_ros.devices.ur5 import Ur5
+
+    started = []
+    for kind in (Worker, Ur5):
+
+        def start(device, kind=kind, really=kind.start):
+            started.append(device)
+            really(device)
+
+        monkeypatch.setattr(kind, "start", start)
+    yield
+    for device in started:
+        device.stop()

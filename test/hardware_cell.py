@@ -80,7 +80,7 @@ class Cell:
             values = {pair.key: pair.value for pair in s.values}
             self.statuses[s.name] = (status_level(s), s.message, values)
 
-    def until(self, condition: Callable[[], bool], what: str, timeout: float = 15.0) -> None:
+    def until(self, condition: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
         end = time.monotonic() + timeout
         while not condition():
             self.client.spin_for(0.02)
@@ -88,7 +88,7 @@ class Cell:
                 log = self.log.read_text(encoding="utf-8")[-3000:]
                 raise AssertionError(f"{what}\n{self.statuses}\n{self.modes[-3:]}\n{log}")
 
-    def until_status(self, name: str, level: int, text: str = "", timeout: float = 15.0) -> None:
+    def until_status(self, name: str, level: int, text: str = "", timeout: float = 60.0) -> None:
         def holds() -> bool:
             found = self.statuses.get(name, (-1, "", {}))
             return found[0] == level and text in found[1]
@@ -115,8 +115,18 @@ class Cell:
     def call(self, service: str) -> Any:
         client = self.client.node.client(service)
         assert client.wait_for_service(timeout_sec=10.0), service
-        future = client.call_async(interface(Trigger).Request())
-        self.until(future.done, f"{service} did not answer")
+        future: Any = None
+
+        def answered() -> bool:
+            # an answer is lost where the server is not yet matched; so was a request to a dead one
+            nonlocal future
+            future = client.call_async(interface(Trigger).Request())
+            end = time.monotonic() + 10.0
+            while not future.done() and time.monotonic() < end:
+                self.client.spin_for(0.02)
+            return bool(future.done())
+
+        self.until(answered, f"{service} did not answer", timeout=60.0)
         return future.result()
 
     def tcp(self) -> np.ndarray:
@@ -143,7 +153,7 @@ DRIVERS = (
 def settled(cell: Cell) -> None:
     """All devices well and the arm following."""
     for name in DRIVERS:
-        cell.until_status(name, OK, timeout=30.0)
+        cell.until_status(name, OK)
 
 
 def take_over(cell: Cell) -> None:

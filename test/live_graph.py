@@ -73,9 +73,13 @@ class LiveGraph:
             self._clients[service] = self.client.node.client(service)
         client = self._clients[service]
         self.until(client.service_is_ready, f"{service} there")
-        future = client.call_async(request)
-        self.until(future.done, f"{service} answers")
-        return future.result().success, future.result().message
+        # asked again: an answer is lost where the server is not yet matched with this client
+        for patience in (15.0, 15.0, 60.0):
+            future = client.call_async(request)
+            with suppress(AssertionError):
+                self.until(future.done, f"{service} answers", patience)
+                return future.result().success, future.result().message
+        raise AssertionError(f"{service} never answered")
 
     def key(self, text: str) -> None:
         # a key reaches only those who are matched by then

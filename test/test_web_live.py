@@ -132,9 +132,13 @@ def test_the_start_to_be_restored_lies_over_the_live_picture(page, live: LiveGra
     mode(page, live, Mode.POLICY)
     live.until(lambda: live.session.phase == 2, "it runs")
     failed = live.session.episode_id
+    panel(page, f"session: running {failed}")
     overlay = page.locator(".start-picture")
     assert not overlay.is_visible()
     page.keyboard.press("f")
+    page.get_by_role("group", name="Why did it fail?").get_by_role(
+        "button", name="dropped"
+    ).wait_for()
     page.keyboard.press("2")
     panel(page, "restore the start of")
     page.keyboard.press("Enter")
