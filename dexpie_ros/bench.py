@@ -21,6 +21,7 @@ BENCHMARKS = {
     "critic": ("dexpie_ros.critic.benchmarks", "bench_critic"),
     "web": ("dexpie_ros.web.benchmarks", "bench_web"),
     "graph": ("dexpie_ros.nodes.benchmarks", "bench_graph"),
+    "transport": ("dexpie_ros.nodes.transport_benchmarks", "bench_transport"),
     "faults": ("dexpie_ros.nodes.fault_benchmarks", "bench_faults"),
 }
 """Name -> module and function; the function takes ``quick``, and ``seconds`` where it can last, and
