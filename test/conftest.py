@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-LIVE = ("test_graph_", "test_devices_", "test_nodes_", "test_start_", "test_web_")
+LIVE = (
+    "test_graph_", "test_devices_", "test_nodes_", "test_start_", "test_web_", "test_demo_",
+    "test_episodes_killed", "test_training_processes",
+)  # fmt: skip
 
 # before anything imports rclpy or torch, and inherited by the processes that tests start
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
