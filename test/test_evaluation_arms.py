@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dexpie_ros.config import ConfigError, to_dict
 from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic import settings as critics
+from dexpie_ros.critic.returns import monte_carlo, stream
 from dexpie_ros.evaluation.experiments.jobs import PREPARE, Job, _all_jobs, _claim, _Queue
 from dexpie_ros.evaluation.experiments.methods import (
     actor_config,
@@ -23,10 +25,12 @@ from dexpie_ros.evaluation.experiments.settings import (
     EVALUATIONS,
     ROUND_STRIDE,
     SEED_STRIDE,
+    TASKS,
     Arm,
     ExperimentConfig,
     Unit,
     ladder,
+    longest_steps,
 )
 
 ABLATIONS = {
@@ -44,11 +48,27 @@ def test_the_defaults_are_what_they_were() -> None:
     assert config.arms_of(unit) == tuple(ARMS)
     assert [a.tag for a in ARMS.values()] == [a.labels for a in ARMS.values()]
     assert [a.critic_name for a in ARMS.values()] == [a.labels for a in ARMS.values()]
-    assert critic_config(config, unit, "dexpie") == dataclasses.replace(critics.best(400), seed=3)
+    longest = longest_steps(config, unit)
+    expected = dataclasses.replace(critics.best(longest), seed=3)
+    assert critic_config(config, unit, "dexpie") == expected
     assert label_config(config, "dexpie_paper") == labelling.paper()
     actor = actor_config(config, unit, "recap")
     assert (actor.recipe, actor.loop.iterations, actor.loop.seed) == ("recap", 4000, 3)
     assert actor.policy.inference.beta == 1.5 and actor.data.human_share == 1.0
+
+
+@pytest.mark.parametrize("key", TASKS)
+@pytest.mark.parametrize("arm", ["dexpie", "dexpie_paper"])
+def test_no_return_of_any_task_is_cut_off(key: tuple[str, str], arm: str) -> None:
+    """The longest episode: nearly the horizon alone, then all the operator's time, then the key."""
+    unit, setup = Unit(*key, "main", 0), TASKS[key]
+    returns = critic_config(ladder(), unit, arm).returns
+    assert returns.max_steps >= (setup.horizon_s + setup.operator_limit_s) / 0.04
+    steps = returns.max_steps + 1
+    for success in (True, False):
+        values = monte_carlo(stream(steps, success, np.zeros(steps), returns), returns)
+        if arm == "dexpie" or success:
+            assert values[0] == pytest.approx(-0.5 if arm == "dexpie" and success else -1.0)
 
 
 def test_an_arms_overrides_reach_its_own_settings_only() -> None:

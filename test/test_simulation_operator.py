@@ -12,7 +12,12 @@ from dexpie_ros.simulation.attention import Attention, AttentionConfig
 from dexpie_ros.simulation.cell import Cell, CellConfig, CellState
 from dexpie_ros.simulation.expert import Expert
 from dexpie_ros.simulation.kinematics import matrix_of, rotation_matrix, rotation_vector
-from dexpie_ros.simulation.operator import Operator, OperatorConfig, with_role
+from dexpie_ros.simulation.operator import (
+    Operator,
+    OperatorConfig,
+    longest_episode,
+    with_role,
+)
 from dexpie_ros.simulation.person import Body, BodyConfig
 from dexpie_ros.simulation.practice import practise, retarget
 from dexpie_ros.simulation.skills import StyleConfig
@@ -275,3 +280,28 @@ def test_gives_control_back_where_the_next_stage_begins(cell: Cell) -> None:
     assert attempt.takeovers == 1
     assert sum("gave control back" in note for note in notes) == 1
     assert sum(o.toggle for o in attempt.outputs) == 2
+
+
+@pytest.mark.parametrize("stall", [0.6, 1.6, 1.9])
+def test_no_episode_outlasts_what_the_limits_say(cell: Cell, stall: float) -> None:
+    """The policy stands still; the later the operator takes over, the later their time is up."""
+    attention = AttentionConfig(stall=stall, lapse=0.0)
+    settings = OperatorConfig(role="judge", limit=2.4, correction_limit=1.0, attention=attention)
+    assert longest_episode(settings) == 65  # 2.4 s and 0.2 s until the key is pressed
+    alone = practise(cell, Operator(settings, 0), 0, policy=lambda s: cell.command)
+    assert alone.ticks == 65
+    supervise = with_role(settings, "supervise")
+    assert longest_episode(supervise) == 90
+    attempt = practise(cell, Operator(supervise, 0), 0, policy=lambda s: cell.command)
+    assert attempt.cause == "timeout"
+    if stall == 0.6:
+        assert attempt.takeovers == 1 and 40 < attempt.ticks < 65
+    assert attempt.ticks <= 90
+    if stall == 1.6:  # in control at about the limit, and one second more from then on
+        assert attempt.takeovers == 1 and 65 < attempt.ticks
+
+
+def test_the_tasks_own_limits_count_where_none_are_set() -> None:
+    assert longest_episode(OperatorConfig()) == (16 + 0.2) / 0.04
+    settings = OperatorConfig(role="supervise", cell=CellConfig(task="drawer"), limit=10.0)
+    assert longest_episode(settings) == round((10 + 26 + 0.2) / 0.04)

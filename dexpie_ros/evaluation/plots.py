@@ -49,22 +49,26 @@ def success_bars(names: Sequence[str], rates: Sequence[Interval], labels: Sequen
 def success_over_time(
     names: Sequence[str], times_s: ArrayLike, shares: Sequence[ArrayLike], limit_s: float
 ) -> bytes:
-    """Share of starts mastered by each time: success for every limit one might have set."""
+    """Share of starts mastered by each time: success for every limit one might have set.
+
+    Where all ended before the limit, the curves go on level to it: a limit outside of the axes
+    would leave no room for them.
+    """
+    times = np.asarray(times_s, np.float64)
+    right = max(float(times.max()), limit_s)
     with figure_of("success_over_time", 2.9, width_in=NARROW_IN) as (figure, (axes,)):
-        ends: list[float] = []
         for k, (name, share) in enumerate(zip(names, shares, strict=True)):
             y = np.asarray(share, np.float64)
             axes.step(
-                np.asarray(times_s), y, where="post", label=name, linewidth=1.8,
-                color=PALETTE[k % len(PALETTE)], linestyle=DASHES[k % len(DASHES)],
+                np.append(times, right), np.append(y, y[-1]), where="post", label=name,
+                linewidth=1.8, color=PALETTE[k % len(PALETTE)], linestyle=DASHES[k % len(DASHES)],
             )  # fmt: skip
-            ends.append(float(y[-1]))
         axes.axvline(limit_s, color=INK, linewidth=0.8, alpha=0.6)
         axes.annotate(
             "limit", (limit_s, 1.0), xycoords=("data", "axes fraction"), xytext=(-4, -2),
             textcoords="offset points", ha="right", va="top",
         )  # fmt: skip
-        axes.set_xlim(0.0, float(np.max(np.asarray(times_s))))
+        axes.set_xlim(0.0, right)
         axes.set_ylim(0.0, 1.0)
         axes.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100 %"])
         axes.set_xlabel("time since the start (s)")

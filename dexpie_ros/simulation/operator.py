@@ -8,6 +8,7 @@ the policy's plans.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal
@@ -313,3 +314,16 @@ class Operator:
 def with_role(config: OperatorConfig, role: Role) -> OperatorConfig:
     """The same person in another role."""
     return dataclasses.replace(config, role=role)
+
+
+def longest_episode(config: OperatorConfig) -> int:
+    """Control steps after its first that an episode in the config's role can last at most.
+
+    Who takes over just before the limit has `correction_limit` from then on; handing back and
+    taking over once more (`hand_back`, a fault of the robot) would begin that time anew.
+    """
+    own = make_task(config.cell.task, config.cell).limit
+    seconds = config.limit or own
+    if config.role == "supervise":
+        seconds += config.correction_limit or own
+    return math.ceil(round((seconds + config.declare_delay) / 0.04, 6))

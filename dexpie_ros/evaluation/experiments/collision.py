@@ -31,7 +31,7 @@ from dexpie_ros.evaluation.statistics import Interval, paired_difference
 from dexpie_ros.simulation.cell import CellConfig
 from dexpie_ros.simulation.collision import PLATE, CollisionConfig
 from dexpie_ros.simulation.lockstep import LockstepConfig, LockstepRunner, Task
-from dexpie_ros.simulation.operator import OperatorConfig
+from dexpie_ros.simulation.operator import OperatorConfig, longest_episode
 
 FIRST_SEED = 900_000_000
 CRITICS = ("everything", "excluded", "signal")
@@ -101,7 +101,8 @@ def run_collision(
             f"{root}: {sum(hit)} collisions and {len(innocent)} successes in {len(found)} "
             "episodes; change plate or record more"
         )
-    critics = _critics(found, settings or best(400))
+    longest = longest_episode(OperatorConfig(cell=CellConfig()))
+    critics = _critics(found, settings or best(longest))
     values = {name: [critic.values(e) for e in innocent] for name, critic in critics.items()}
     reach = float(np.median([_distance(e)[-1] for e, h in zip(found, hit, strict=True) if h]))
     at = [_spot(e, reach) for e in innocent]

@@ -9,7 +9,7 @@ from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic import settings as critics
 from dexpie_ros.critic.label import LabelConfig
 from dexpie_ros.critic.settings import CriticConfig
-from dexpie_ros.evaluation.experiments.settings import ExperimentConfig, Unit
+from dexpie_ros.evaluation.experiments.settings import ExperimentConfig, Unit, longest_steps
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.training.train import ActorConfig, actor_preset
 
@@ -17,7 +17,7 @@ from dexpie_ros.training.train import ActorConfig, actor_preset
 def critic_config(settings: ExperimentConfig, unit: Unit, arm: str) -> CriticConfig:
     """Of the critic behind an arm's labels."""
     method = settings.method(arm)
-    steps = round(settings.setup(unit).operator_limit_s / 0.04)
+    steps = longest_steps(settings, unit)
     config = dataclasses.replace(critics.PRESETS[method.labels](steps), seed=unit.seed)
     if settings.critic_epochs:
         config = dataclasses.replace(config, epochs=settings.critic_epochs)

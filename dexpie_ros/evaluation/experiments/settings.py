@@ -12,7 +12,7 @@ from pydantic import Field
 from dexpie_ros.config import config, from_dict
 from dexpie_ros.simulation.cell import CellConfig
 from dexpie_ros.simulation.lockstep import LockstepConfig
-from dexpie_ros.simulation.operator import OperatorConfig
+from dexpie_ros.simulation.operator import OperatorConfig, longest_episode, with_role
 from dexpie_ros.simulation.skills import StyleConfig
 from dexpie_ros.training.recipes import Recipe
 
@@ -100,8 +100,7 @@ class TaskSetup:
     horizon_s: float
     """An episode is given up after this; the success-against-time curve reaches so far."""
     operator_limit_s: float
-    """How long a person is given for a demonstration or, from the takeover on, for a correction;
-    also L of the returns."""
+    """How long a person is given for a demonstration or, from the takeover on, for a correction."""
     options: dict[str, object]
     """Of the simulated cell, for instance ``{"bottle": {"regime": "retry"}}``."""
 
@@ -268,6 +267,20 @@ def laboratory(settings: ExperimentConfig, unit: Unit, purpose: str) -> Lockstep
         operator_seed=unit.seed,
         inference=replace(plain.inference, mode="sync" if sync else "async"),
         inference_delay_steps=settings.sync_delay_steps if sync else settings.inference_delay_steps,
+    )
+
+
+def longest_steps(settings: ExperimentConfig, unit: Unit) -> int:
+    """L of the returns: no episode of the unit lasts longer, so no return is cut off.
+
+    It follows from the limits of the laboratory itself; the longest is a start that the policy
+    nearly held until the horizon and that the operator then had all their own time for.
+    """
+    demonstration = laboratory(settings, unit, "demonstration").operator
+    collection = laboratory(settings, unit, "collection").operator
+    return max(
+        longest_episode(with_role(demonstration, "demonstrate")),
+        longest_episode(with_role(collection, "supervise")),
     )
 
 
