@@ -142,7 +142,7 @@ def test_a_limit_that_no_start_needed_leaves_the_curves_room() -> None:
     """All ended after 4 s of 16.5: the curves go on level to the limit, which is at the edge."""
     drawn = plots.success_over_time(["bc", "dexpie"], [0.0, 4.0], [[0.0, 0.5]] * 2, 16.5).decode()
     texts = {e.text for e in ET.fromstring(drawn).iter() if e.tag.endswith("text")}
-    assert {"limit", "15.0", "bc", "dexpie"} <= texts
+    assert {"limit", "16", "bc", "dexpie"} <= texts
     before = plots.success_over_time(["bc"], [0.0, 14.0], [[0.0, 0.5]], 8.7)
     assert before != plots.success_over_time(["bc"], [0.0, 14.0], [[0.0, 0.5]], 14.0)
 
