@@ -95,11 +95,25 @@ def set_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is no YAML: {error}") from None
 
 
-def overridden(value: T, overrides: Sequence[str], where: str) -> T:
-    """A config with ``a.b=c`` overrides on top; the very same where there are none."""
-    if not overrides:
+def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Put nested ``values`` on top of ``into``, in place; only groups of keys are merged."""
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def overridden(value: T, overrides: Sequence[str], where: str, path: str | Path | None = None) -> T:
+    """A config with the YAML file ``path`` and then ``a.b=c`` overrides on top; the very same where
+    there is neither.
+    """
+    if not overrides and path is None:
         return value
     values = to_dict(value)
+    if path is not None:
+        merge(values, read_yaml(path))
+        where = str(path)
     for override in overrides:
         set_override(values, override)
     return from_dict(type(value), values, where)

@@ -27,7 +27,9 @@ from dexpie_ros.critic.image_features import ImageFeatures
 from dexpie_ros.critic.network import ValueNetwork
 from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.critic.targets import expectation, quantile
+from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.episodes.reader import require_alignment
 
 FORMAT = 1
 SPREAD = (0.1, 0.9)
@@ -77,7 +79,10 @@ class Critic:
     def hash(self) -> str:
         """Content hash of weights, folds and config: the same critic has the same hash."""
         digest = hashlib.sha256(self._weights())
-        described = [configs.to_dict(self.settings), sorted(self.folds.items())]
+        settings = configs.to_dict(self.settings)
+        if self.settings.align == AlignConfig():
+            del settings["align"]  # critics of before there was a choice keep their hash
+        described: list[Any] = [settings, sorted(self.folds.items())]
         if self.encode is not None:
             described.append([(self.encode.identity, 0)])
         digest.update(json.dumps(described, sort_keys=True).encode())
@@ -115,6 +120,7 @@ class Critic:
         self, episode: Episode, networks: Sequence[ValueNetwork]
     ) -> tuple[NDArray[np.float64], torch.Tensor]:
         """Mean value (T,), and the mean distribution over the bins (T, K) in float64."""
+        require_alignment([episode], self.settings.align)
         rows = torch.from_numpy(features(episode, self.settings.features, self.encode))
         device = networks[0].centres.device
         if rows.shape[1] != networks[0].mean.shape[0]:

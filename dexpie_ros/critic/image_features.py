@@ -8,6 +8,7 @@ every fold reads that.
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cached_property
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from safetensors.numpy import save
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from dexpie_ros.config import ConfigError, write_atomic
+from dexpie_ros.config import ConfigError, to_dict, write_atomic
 from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.settings import FeatureConfig
+from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.policy.encoders import Encoder, build_encoder
 from dexpie_ros.policy.observation import ObservationSpec
@@ -78,7 +80,7 @@ class ImageFeatures:
         return hashlib.sha256(self._weights() + described.encode()).hexdigest()[:16]
 
     def __call__(self, episode: Episode) -> NDArray[np.float32]:
-        path = episode.path / "features" / f"{self.identity}.safetensors"
+        path = episode.path / "features" / f"{self.identity}{_alignment(episode)}.safetensors"
         if self.cache and path.is_file():
             rows = _read(path)
             if rows is not None and len(rows) == len(episode):
@@ -115,6 +117,14 @@ def _policy_settings(settings: FeatureConfig) -> PolicyConfig:
         )
     spec = ObservationSpec(parts=("tcp",), images=settings.images)
     return PolicyConfig(observation=spec, encoder=encoder)
+
+
+def _alignment(episode: Episode) -> str:
+    """Other pictures are in force at a step where the alignment is another."""
+    if episode.align in (None, AlignConfig()):
+        return ""
+    plain = json.dumps(to_dict(episode.align), sort_keys=True)
+    return "-" + hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> NDArray[np.float32] | None:

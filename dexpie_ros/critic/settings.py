@@ -8,6 +8,7 @@ from pydantic import Field
 
 from dexpie_ros.config import config
 from dexpie_ros.critic.returns import ReturnConfig
+from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.policy.settings import EncoderConfig
 
 Part = Literal["tcp", "joints", "hand", "objects", "objects_in_tcp", "hand_force"]
@@ -40,6 +41,8 @@ class CriticConfig:
 
     features: FeatureConfig = FeatureConfig()
     returns: ReturnConfig = ReturnConfig()
+    align: AlignConfig = AlignConfig()
+    """How episodes are read, for training as for labels."""
     target_lambda: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
     """1 (paper): Monte-Carlo returns. Below: TD(lambda) targets, which average over episodes what
     lies far ahead."""

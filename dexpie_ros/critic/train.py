@@ -28,6 +28,7 @@ from dexpie_ros.critic.returns import Stream, lambda_returns, stream
 from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.critic.targets import cross_entropy, soft_targets
 from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.episodes.reader import require_alignment
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, message)."""
@@ -191,8 +192,10 @@ def train_critic(
 
     Raises:
         CriticError: nothing to train on or to hold out, unannotated outcomes, mixed tasks.
+        EpisodeError: an episode that was not aligned with ``settings.align``.
     """
     kept = usable(episodes)
+    require_alignment(kept, settings.align)
     names = resolve(settings.features, kept)
     settings = dataclasses.replace(
         settings, features=dataclasses.replace(settings.features, object_names=names)

@@ -55,6 +55,10 @@ class AlignConfig:
                 + ", ".join(ALIGNED)
             )
 
+    def __str__(self) -> str:
+        plain = config.to_dict(self).items()
+        return ", ".join(f"{name} {value}" for name, value in plain)
+
     def latency_ns(self, topic: str) -> int:
         return round(self.latency_ms.get(topic, 0.0) * 1e6)
 

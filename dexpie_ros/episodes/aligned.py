@@ -44,6 +44,7 @@ class Aligned:
     cameras: dict[str, RecordedImages]
     partial: bool
     problems: tuple[str, ...]
+    align: AlignConfig
 
 
 def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
@@ -132,6 +133,7 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
         cameras=cameras,
         partial=grid.cut or not bag.indexed or bool(bag.problems),
         problems=tuple(problems),
+        align=settings,
     )
 
 

@@ -133,7 +133,7 @@ class Cache:
     def load(self, directory: str | Path) -> Episode:
         """One episode from its entry, which is built if need be; images stay on disk."""
         (entry,) = self.build([directory])
-        return _load(entry, Path(directory))
+        return _load(entry, Path(directory), self.settings)
 
     def episodes(
         self, episodes: Collection | Iterable[str | Path], progress: Progress | None = None
@@ -144,7 +144,7 @@ class Cache:
         else:
             paths = [Path(path) for path in episodes]
         entries = self.build(paths, progress)
-        return [_load(entry, path) for entry, path in zip(entries, paths)]
+        return [_load(entry, path, self.settings) for entry, path in zip(entries, paths)]
 
     def features(
         self, episode: Episode, camera: str, encoder: str, encode: Encode, batch: int = 64
@@ -267,7 +267,7 @@ def _write_images(path: Path, images: RecordedImages, size: int, pool: ThreadPoo
     pixels.flush()
 
 
-def _load(entry: Path, directory: Path) -> Episode:
+def _load(entry: Path, directory: Path, settings: CacheConfig) -> Episode:
     try:
         values = json.loads((entry / "entry.json").read_bytes())
         arrays = load_file(entry / "arrays.safetensors")
@@ -282,6 +282,7 @@ def _load(entry: Path, directory: Path) -> Episode:
             cameras={},
             partial=bool(values["partial"]),
             problems=tuple(values["problems"]),
+            align=settings.align,
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise EpisodeError(f"{entry}: damaged ({error}); delete it, it is built anew") from None

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from dexpie_ros import config
 from dexpie_ros.control.types import Source
+from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.geometry import Array
 
 Bool = NDArray[np.bool_]
@@ -130,6 +131,8 @@ class Episode:
     """(T,) corrected human segments from the annotations; None: as recorded."""
     stages: tuple[tuple[int, str], ...] = ()
     """Annotated stage boundaries: (ROS time in ns from which on, name)."""
+    align: AlignConfig | None = None
+    """How the streams were put onto the steps; None: not from a bag."""
 
     def __post_init__(self) -> None:
         steps = len(self.time_ns)

@@ -6,7 +6,7 @@ words; steps that rest on old samples or that were lost themselves are flagged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +54,21 @@ def assemble(
         events=aligned.events,
         cameras=cameras,
         stages=tuple(annotation.stages or ()),
+        align=aligned.align,
         intervention=intervention_rows(annotation, aligned.arrays["time_ns"]),
         partial=aligned.partial or short or content.status in ("recording", "repaired"),
         problems=(*aligned.problems, *problems),
     )
+
+
+def require_alignment(episodes: Iterable[Episode], align: AlignConfig) -> None:
+    """EpisodeError where an episode was aligned otherwise: what is recorded of a run must be true."""
+    for episode in episodes:
+        if episode.align not in (None, align):
+            raise EpisodeError(
+                f"{episode.path}: was aligned with {episode.align}, the section `align` says {align}; "
+                "read it with the section's settings"
+            )
 
 
 def describe(directory: str | Path, bag: BagReader | None = None) -> tuple[EpisodeFile, list[str]]:

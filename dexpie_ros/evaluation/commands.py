@@ -7,6 +7,7 @@ What takes long to import is imported by the command that needs it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import signal
 import sys
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dexpie_ros import config as configs
+from dexpie_ros.episodes.filtering import add_align, alignment
 
 if TYPE_CHECKING:
     from dexpie_ros.critic.settings import FeatureConfig
+    from dexpie_ros.episodes.align import AlignConfig
     from dexpie_ros.episodes.episode import Episode
     from dexpie_ros.evaluation.experiments.jobs import Status
 
@@ -56,6 +59,8 @@ def add_critic_training(actions: Any, name: str) -> None:
     train.add_argument("--output", type=Path, required=True, help="directory of the critic")
     train.add_argument("--max-steps", type=int, required=True, help="L: longest episode, steps")
     train.add_argument("--preset", choices=PRESETS, default="best")
+    train.add_argument("--config", type=Path, default=None, help="YAML on top of the preset")
+    add_align(train)
     _add_set(train)
     train.set_defaults(run=_train)
 
@@ -111,7 +116,10 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 
 
 def _read(
-    roots: list[Path], features: FeatureConfig | None = None, use_for: str = "critic"
+    roots: list[Path],
+    align: AlignConfig,
+    features: FeatureConfig | None = None,
+    use_for: str = "critic",
 ) -> list[Episode]:
     """Episodes to judge; their pictures, where ``features`` want any, from the cache beside them."""
     from dexpie_ros.episodes.cache import Cache, CacheConfig
@@ -121,9 +129,11 @@ def _read(
     for root in roots:
         collection = Collection(root).for_training(use_for)
         if features is None or not features.images:
-            found += collection.read()
+            found += collection.read(align)
             continue
-        settings = CacheConfig(cameras=features.images, image_size=features.encoder.image_size)
+        settings = CacheConfig(
+            align=align, cameras=features.images, image_size=features.encoder.image_size
+        )
         found += Cache(root.absolute().parent / "cache", settings).episodes(collection)
     if not found:
         where = ", ".join(str(root) for root in roots)
@@ -142,8 +152,11 @@ def _train(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     preset = settings.PRESETS[options.preset](options.max_steps)
-    config = configs.overridden(preset, options.set, f"critic preset {options.preset}")
-    episodes = _read(options.episodes, config.features)
+    if options.align is not None:
+        preset = dataclasses.replace(preset, align=alignment(options))
+    name = f"critic preset {options.preset}"
+    config = configs.overridden(preset, options.set, name, options.config)
+    episodes = _read(options.episodes, config.align, config.features)
     with _line() as say:
         critic = train_critic(
             config,
@@ -168,7 +181,7 @@ def _report(options: argparse.Namespace) -> int:
     from dexpie_ros.episodes.labels import read_labels
 
     critic = Critic.load(options.critic)
-    episodes = _read(options.episodes)
+    episodes = _read(options.episodes, critic.settings.align)
     labels = [read_labels(e.path, options.tag, critic.hash, len(e)) for e in episodes]
     print(critic_report(critic, episodes, labels).text())
     return 0
@@ -188,7 +201,7 @@ def _label(options: argparse.Namespace) -> int:
     config = configs.overridden(preset, options.set, f"label preset {name}")
     features = None if options.from_tag else critic.settings.features
     # Also those that the critic must not learn from: the actor may, and wants a label of each.
-    episodes = _read(options.episodes, features, use_for="")
+    episodes = _read(options.episodes, critic.settings.align, features, use_for="")
     if options.from_tag:
         stored = [read_labels(e.path, options.from_tag, critic.hash, len(e)) for e in episodes]
         labels = labelling.relabel(episodes, stored, config)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dexpie_ros import config as configs
+from dexpie_ros.episodes.filtering import add_align
 
 RECIPES = ("bc", "hg_dagger", "hg_fast", "recap", "dexhil", "dexpie")
 PRESETS = ("cpu", "best", "paper", "authors")
@@ -23,6 +24,7 @@ def add_actor(actions: Any) -> None:
         "--labels", default="", metavar="TAG", help="of `dexpie label` (recap, dexpie)"
     )
     parser.add_argument("--config", type=Path, default=None, help="YAML on top of the preset")
+    add_align(parser)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument(
         "--output", type=Path, required=True, help="an interrupted run resumes there"
@@ -48,19 +50,18 @@ def _train_actor(options: argparse.Namespace) -> int:
         raise configs.ConfigError(
             f"recipe {options.recipe} needs labels: run `dexpie label`, then give --labels TAG"
         )
-    episodes = collection.read()
+    where = str(options.config or "actor settings")
+    chosen = _on_top(configs.to_dict(actor_preset(options.preset)), options)["align"]
+    align = configs.from_dict(CacheConfig, {"align": chosen}, where).align
+    episodes = collection.read(align)
     if not episodes:
         raise configs.ConfigError(f"{options.episodes}: no finished episodes to train on")
     names = tuple(sorted({name for e in episodes for name in e.object_names}))
     spec = None
     if options.preset == "cpu" and names:
         spec = ObservationSpec(parts=("tcp", "hand", "objects"), object_names=names)
-    values = configs.to_dict(actor_preset(options.preset, options.recipe, spec))
-    if options.config is not None:
-        _merge(values, configs.read_yaml(options.config))
-    for override in options.set:
-        configs.set_override(values, override)
-    settings = configs.from_dict(ActorConfig, values, str(options.config or "actor settings"))
+    values = _on_top(configs.to_dict(actor_preset(options.preset, options.recipe, spec)), options)
+    settings = configs.from_dict(ActorConfig, values, where)
     labels = None
     if options.labels:
         labels = {e.id: read_labels(e.path, options.labels, steps=len(e)) for e in episodes}
@@ -69,7 +70,8 @@ def _train_actor(options: argparse.Namespace) -> int:
         if cameras:
             reading = bars.add_task("pictures into the cache", total=None, loss="")
             root = options.cache or options.episodes.absolute().parent / "cache"
-            episodes = Cache(root, CacheConfig(cameras=cameras, image_size=size)).episodes(
+            kept = CacheConfig(align=align, cameras=cameras, image_size=size)
+            episodes = Cache(root, kept).episodes(
                 collection,
                 lambda done, total, text: bars.update(reading, completed=done, total=total),
             )
@@ -88,9 +90,12 @@ def _train_actor(options: argparse.Namespace) -> int:
     return 0
 
 
-def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
+def _on_top(preset: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Values of a preset under those of ``--align``, ``--config`` and ``--set``."""
+    if options.align is not None:
+        preset["align"] = configs.read_yaml(options.align)
+    if options.config is not None:
+        configs.merge(preset, configs.read_yaml(options.config))
+    for override in options.set:
+        configs.set_override(preset, override)
+    return preset

@@ -14,8 +14,10 @@ import yaml
 from pydantic import Field
 
 from dexpie_ros import config as cfg
+from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels
+from dexpie_ros.episodes.reader import require_alignment
 from dexpie_ros.policy.actions import POSITION
 from dexpie_ros.policy.actor import Actor
 from dexpie_ros.policy.encoders import build_encoder
@@ -58,6 +60,8 @@ class ActorConfig:
     recipe: Recipe = "dexpie"
     policy: PolicyConfig = preset("best")
     loop: LoopConfig = LoopConfig()
+    align: AlignConfig = AlignConfig()
+    """How episodes are read."""
     data: DataConfig = DataConfig()
     init_from: str = ""
     """Policy directory to start from; its normaliser is kept and must cover the new windows."""
@@ -104,8 +108,10 @@ def train_actor(
 
     ``out_dir`` also gets the resolved run (`run.yaml`), the loss (`metrics.jsonl`) and a
     checkpoint; called again with the same settings it resumes from there. Raises DatasetError where
-    the recipe finds no data, ConfigError where ``out_dir`` holds another run.
+    the recipe finds no data, ConfigError where ``out_dir`` holds another run, EpisodeError for an
+    episode that was not aligned with ``config.align``.
     """
+    require_alignment(episodes, config.align)
     folder = Path(out_dir)
     condition = CONDITIONS[config.recipe]
     settings = replace(config.policy, optimality=replace(config.policy.optimality, kind=condition))
