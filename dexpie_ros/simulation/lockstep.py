@@ -1,8 +1,9 @@
 """Episodes without ROS: the same cell, operator, teleop, arbiter, policy and writer, in one loop.
 
 The graph and this runner call the same objects with the same values in the same order; they differ
-only in who calls. A run depends on its seed and config, never on how fast the machine is: an
-inference takes ``inference_delay_steps`` of simulated time however long it took.
+only in who calls. An episode depends on its task and config, neither on the episodes before it (but
+for its time stamps, which go on) nor on how fast the machine is: an inference takes
+``inference_delay_steps`` of simulated time however long it took.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from dexpie_ros.config import config
 from dexpie_ros.contract import recorded_topics
 from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
-from dexpie_ros.control.teleop import Teleop, TeleopConfig
+from dexpie_ros.control.teleop import Teleop, TeleopConfig, make_retargeting
 from dexpie_ros.control.types import STEP_NS, Chunk, ControlStep, Mode, Observation
 from dexpie_ros.episodes.episode import EpisodeInfo, Kind
 from dexpie_ros.episodes.writer import EpisodeWriter, WriterConfig
@@ -103,7 +104,7 @@ class LockstepRunner:
         self.config = settings
         self._cell = Cell(settings.cell)
         self._operator = Operator(settings.operator, settings.operator_seed)
-        self._teleop = Teleop(settings.teleop)
+        self._retargeting = make_retargeting(settings.teleop)
         self._policy = policy
 
     def close(self) -> None:
@@ -141,7 +142,9 @@ class _Run:
 
     def __init__(self, lab: LockstepRunner, task: Task, writer: EpisodeWriter | None) -> None:
         self._task, self._writer, self._config = task, writer, lab.config
-        self._cell, self._operator, self._teleop = lab._cell, lab._operator, lab._teleop
+        self._cell, self._operator = lab._cell, lab._operator
+        # What it filtered and what it was calibrated to must not outlast an episode.
+        self._teleop = Teleop(lab.config.teleop, lab._retargeting)
         self._operator.config = with_role(self._operator.config, ROLES[task.kind])
         self._arbiter = Arbiter(lab.config.arbiter)
         self._policy: AsyncPolicy | None = None
@@ -159,6 +162,7 @@ class _Run:
 
     def loop(self) -> Rollout:
         state = self._cell.reset(self._task.seed, self._task.stage)
+        self._operator.forget()
         if self._task.failed_step >= 0:
             self._operator.remember(self._task.seed, self._task.failed_step)
         self._operator.reset(state, self._task.seed)

@@ -93,7 +93,7 @@ class OperatorOutput:
     toggle: bool = False
     """Presses the takeover key."""
     calibrate: bool = False
-    """Says: my hand is now held like the robot's. Once, at the first observation."""
+    """Says: my hand is now held like the robot's. Once, at the first observation of an episode."""
     outcome: str = ""
     """success or failure, once per episode."""
     cause: str = ""
@@ -112,7 +112,6 @@ class Operator:
         self.config = config
         self._task = make_task(config.cell.task, config.cell)
         self._body = Body(config.body, np.random.default_rng([seed, 11]))
-        self._calibrated = False
         self._sight = 1 + round(config.sight_delay / 0.04)
         self._skill: Skill | None = None
         self._failures: dict[int, int] = {}
@@ -120,6 +119,10 @@ class Operator:
     def remember(self, seed: int, step: int) -> None:
         """The start of ``seed`` failed at control step ``step``; known to who watched it."""
         self._failures[seed] = step
+
+    def forget(self) -> None:
+        """Nothing that was seen fail before is known any more."""
+        self._failures.clear()
 
     def reset(self, state: CellState, seed: int) -> None:
         """A new episode begins at ``state``; ``seed`` decides all that is random in it."""
@@ -148,6 +151,7 @@ class Operator:
         self._countdown = 0
         self._deadline = state.scene_tick + self._ticks(c.limit)
         self._label = ""
+        self._calibrated = False
 
     @property
     def _reach(self) -> int:

@@ -105,7 +105,6 @@ class UnitRun:
     def _demonstrate(self) -> None:
         wanted = self.setup.demonstrations
         runner: LockstepRunner | None = None
-        skipped: list[Task] = []
         succeeded = 0
         try:
             for k in range(wanted * _ATTEMPTS):
@@ -119,9 +118,7 @@ class UnitRun:
                         self.say(f"{wanted} demonstrations")
                         lab = laboratory(self.settings, self.unit, "demonstration")
                         runner = LockstepRunner(lab)
-                    info = self._record(runner, task, skipped)
-                else:
-                    skipped.append(task)
+                    info = self._record(runner, task)
                 succeeded += info.outcome == "success"
         finally:
             if runner is not None:
@@ -137,7 +134,6 @@ class UnitRun:
         wanted = self.setup.trajectories
         policy: Policy | None = None
         runner: LockstepRunner | None = None
-        skipped: list[Task] = []
         recorded = 0
         deployed, name = self.folder / "arms" / "bc", "bc"
         if self.unit.round > 1:
@@ -163,9 +159,7 @@ class UnitRun:
                             policy = Policy.load(deployed / "policy")
                             lab = laboratory(self.settings, self.unit, "collection")
                             runner = LockstepRunner(lab, policy)
-                        info = self._record(runner, task, skipped)
-                    else:
-                        skipped.append(task)
+                        info = self._record(runner, task)
                     recorded += 1
                     failed_step = 0 if info.outcome == "success" else self._steps(task.episode_id)
         finally:
@@ -176,18 +170,8 @@ class UnitRun:
         staged = self.settings.variant(self.unit.variant).collection == "staged"
         return ("deployment", "correction") if staged else ("correction",)
 
-    def _record(self, runner: LockstepRunner, task: Task, skipped: list[Task]) -> EpisodeInfo:
-        """Record ``task`` as an uninterrupted run would have.
-
-        Calibration and the filters of the operator's motion outlast an episode, so those of
-        ``skipped`` (recorded by an earlier call) are run once more, unrecorded; this takes a few
-        seconds and is done once.
-        """
-        if skipped:
-            self.say(f"{len(skipped)} episodes once more, unrecorded, to go on from where they led")
-        for earlier in skipped:
-            runner.run(earlier)
-        skipped.clear()
+    def _record(self, runner: LockstepRunner, task: Task) -> EpisodeInfo:
+        """Record ``task`` in the place of whatever an interruption left of it."""
         directory = self.folder / "episodes"
         shutil.rmtree(directory / task.episode_id, ignore_errors=True)
         runner.run(task, directory)
