@@ -23,7 +23,7 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     settings = [word for setting in SMALL for word in ("--set", setting)]
     command = [sys.executable, "-m", "dexpie_ros.cli", "demo", "--quick", *settings, *arguments]
     return subprocess.run(
-        [*command, "--output", str(folder)], capture_output=True, text=True, timeout=900,
+        [*command, "--output", str(folder)], capture_output=True, text=True, timeout=1500,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -38,7 +38,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_it_ends_with_a_report(done: Path) -> None:
     report = (done / "report.html").read_text(encoding="utf-8")
     for expected in ("DexPIE", "McNemar", "Critic", "How to reproduce", "data:image"):
@@ -50,7 +50,7 @@ def test_it_ends_with_a_report(done: Path) -> None:
     assert results["environment"]["commit"]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_data_came_from_both_worlds(done: Path) -> None:
     notes = [
         json.loads(p.read_text())["info"]["note"] for p in done.glob("episodes/*/episode.json")
@@ -59,7 +59,7 @@ def test_data_came_from_both_worlds(done: Path) -> None:
     assert made == {"live", "lockstep"}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_second_run_finds_everything_there(done: Path) -> None:
     weights = done / "policies" / "dexpie" / "policy" / "model.safetensors"
     before = weights.stat().st_mtime_ns
@@ -69,7 +69,7 @@ def test_a_second_run_finds_everything_there(done: Path) -> None:
     assert "live graph" not in result.stdout, "no graph was started again"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_other_settings_are_refused_with_a_remedy(done: Path) -> None:
     result = demo(done, "--set", "seed=5")
     assert result.returncode == 2
