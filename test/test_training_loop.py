@@ -31,7 +31,6 @@ from dexpie_ros.training.checkpoint import CheckpointError
 from dexpie_ros.training.loop import (
     Loop,
     LoopConfig,
-    batch_index,
     ema_decay,
     learning_rate,
     total_steps,
@@ -70,16 +69,6 @@ def test_schedules_golden_numbers():
     assert ema_decay(settings, 10**7) == 0.9999
     assert total_steps(LoopConfig(epochs=3, batch_size=10), 25) == 9
     assert total_steps(LoopConfig(iterations=7), 25) == 7
-
-
-def test_every_window_is_seen_once_an_epoch():
-    settings = LoopConfig(batch_size=10)
-    rows = np.concatenate([batch_index(settings, step, 25) for step in range(5)])
-    assert sorted(rows[:25]) == list(range(25))
-    assert sorted(rows[25:]) == list(range(25))
-    assert not np.array_equal(rows[:25], rows[25:])
-    # A batch larger than the data goes round it.
-    assert sorted(batch_index(settings, 0, 5)) == sorted([*range(5), *range(5)])
 
 
 class Stop(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,10 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.tick)
+
+    def rows(self, chosen: NDArray[np.bool_]) -> Windows:
+        """Those of ``chosen`` (N,); ``episode`` counts the same episodes as before."""
+        return Windows(*(getattr(self, each.name)[chosen] for each in fields(self)))
 
     @property
     def largest_position(self) -> float:

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -25,12 +24,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dexpie_ros.config import config
+from dexpie_ros.geometry import Array
 from dexpie_ros.policy.actor import Actor, Batch
 from dexpie_ros.policy.diffusion import draw
 from dexpie_ros.policy.files import remove_leftovers
 from dexpie_ros.training.checkpoint import Checkpoint
 from dexpie_ros.training.interrupts import between_steps
 from dexpie_ros.training.reporting import Progress, Report
+from dexpie_ros.training.sampling import Sampler
 
 __all__ = ["Data", "Loop", "LoopConfig", "Progress", "Result", "TrainingError"]
 
@@ -114,25 +115,6 @@ def ema_decay(settings: LoopConfig, step: int) -> float:
     return min(settings.ema_max, max(0.0, 1.0 - (1.0 + step) ** -settings.ema_power))
 
 
-def batch_index(settings: LoopConfig, step: int, windows: int) -> NDArray[np.int64]:
-    """Rows of the global batch of ``step``: successive permutations of all windows, end to end."""
-    first = step * settings.batch_size
-    rows: list[NDArray[np.int64]] = []
-    missing = settings.batch_size
-    while missing:
-        epoch, offset = divmod(first, windows)
-        order = _permutation(settings.seed, epoch, windows)[offset : offset + missing]
-        rows.append(order)
-        missing -= len(order)
-        first += len(order)
-    return np.concatenate(rows)
-
-
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, windows: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(windows)
-
-
 class Loop:
     """One run: holds network, average, optimiser and step; read :meth:`run` from top to bottom."""
 
@@ -167,14 +149,22 @@ class Loop:
         if self.checkpoint is not None and self.checkpoint.exists():
             self.step = self.checkpoint.load(self.actor, self.average, self.optimizer)
 
-    def run(self, data: Data, progress: Callable[[Progress], None] | None = None) -> Result:
+    def run(
+        self,
+        data: Data,
+        progress: Callable[[Progress], None] | None = None,
+        weights: Array | None = None,
+    ) -> Result:
         """Train to the end. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt;
         the next run resumes there.
+
+        ``weights`` (N,) say how often each window is drawn; without them all are equal.
 
         Raises TrainingError where the loss or its gradient is not finite: nothing is saved then, so
         the last good checkpoint stays.
         """
         settings, total = self.settings, total_steps(self.settings, len(data))
+        sampler = Sampler(settings.seed, len(data), weights)
         generator = torch.Generator(self.device)
         losses: list[Tensor] = []
         began, first = time.perf_counter(), self.step
@@ -183,7 +173,7 @@ class Loop:
             with between_steps() as interrupted:
                 while self.step < total:
                     rate = learning_rate(settings, self.step, total)
-                    losses.append(self._update(data, generator, rate))
+                    losses.append(self._update(data, sampler, generator, rate))
                     if self.step % settings.log_every == 0 or self.step == total:
                         self._check()
                         since = max(time.perf_counter() - began, 1e-9)
@@ -200,9 +190,9 @@ class Loop:
         values = torch.stack(losses).float().cpu().numpy() if losses else np.zeros(0, np.float32)
         return Result(self.average, values, (self.step - first) * settings.batch_size / seconds)
 
-    def _rows(self, step: int, windows: int) -> NDArray[np.int64]:
+    def _rows(self, sampler: Sampler, step: int) -> NDArray[np.int64]:
         """This process's share of the global batch."""
-        rows = batch_index(self.settings, step, windows)
+        rows = sampler.rows(step, self.settings.batch_size)
         return rows[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def save(self) -> None:
@@ -247,15 +237,17 @@ class Loop:
                 "another folder"
             )
 
-    def _update(self, data: Data, generator: torch.Generator, rate: float) -> Tensor:
+    def _update(
+        self, data: Data, sampler: Sampler, generator: torch.Generator, rate: float
+    ) -> Tensor:
         settings, rank = self.settings, self.accelerator.process_index
         words = np.random.SeedSequence([settings.seed, rank, self.step]).generate_state(
             1, np.uint64
         )
         generator.manual_seed(int(words[0] >> np.uint64(1)))
-        rows = self._rows(self.step, len(data))
+        rows = self._rows(sampler, self.step)
         batch = data.batch(rows, generator)
-        data.prefetch(self._rows(self.step + 1, len(data)))
+        data.prefetch(self._rows(sampler, self.step + 1))
         config = self.actor.config
         shape = (len(rows), *batch.actions.shape[1:])
         draws = draw(shape, config.diffusion, config.prefix, config.optimality, generator)

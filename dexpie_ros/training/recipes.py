@@ -39,6 +39,7 @@ from dexpie_ros.training.dataset import (
     concatenate,
     episode_windows,
 )
+from dexpie_ros.training.sampling import SourceWeights
 
 Recipe = Literal["bc", "hg_dagger", "hg_fast", "recap", "dexhil", "dexpie"]
 RECIPES: tuple[str, ...] = get_args(Recipe)
@@ -65,18 +66,24 @@ class TrainingSet:
     """(N,) in the loss, mean 1"""
     episodes: tuple[Episode, ...]
     """Those that ``windows.episode`` counts"""
+    sampling: Array | None = None
+    """(N,) how often each window is drawn, relative to the others; None: all equally"""
 
     def summary(self) -> list[str]:
         """Lines for people: episodes and windows by kind, share of optimal windows."""
         lines = []
+        seen = self.weight if self.sampling is None else self.weight * self.sampling
         for kind in sorted({e.info.kind for e in self.episodes}):
             which = [i for i, e in enumerate(self.episodes) if e.info.kind == kind]
             rows = np.isin(self.windows.episode, which)
             good = sum(self.episodes[i].success for i in which)
+            if not rows.any():
+                lines.append(f"{kind}: {len(which)} episodes ({good} successful), no window")
+                continue
             lines.append(
                 f"{kind}: {len(which)} episodes ({good} successful), {rows.sum()} windows, "
                 f"I > 0.5 in {np.mean(self.optimality[rows] > 0.5):.0%}, "
-                f"loss share {self.weight[rows].sum() / self.weight.sum():.0%}"
+                f"loss share {seen[rows].sum() / seen.sum():.0%}"
             )
         return lines
 
@@ -90,12 +97,13 @@ def build(
     human_share: float = 1.0,
     skip_flagged: bool = True,
     max_lead: float = MAX_LEAD,
+    weights: SourceWeights | None = None,
 ) -> TrainingSet:
     """Select, cut and condition the windows of ``recipe``.
 
     ``labels`` by episode id, or in the order of ``episodes``; needed by `recap` and `dexpie`.
     ``human_share``: a chunk takes its human label where at least this share of it is human (paper:
-    all of it). Raises DatasetError where the recipe finds nothing or a label is missing.
+    all of it). ``weights`` of sources; windows of weight 0 are left out. Raises DatasetError where the recipe finds nothing or a label is missing.
     """
     if recipe not in RECIPES:
         raise DatasetError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")
@@ -106,6 +114,12 @@ def build(
     ]
     windows = concatenate(parts)
     condition = np.ones(len(windows))
+    drawn = (weights or SourceWeights()).of(windows, chosen, human_share)
+    if not drawn.any():
+        raise DatasetError(
+            f"no window of recipe {recipe} is left by data.weights ({_listed(weights)}); "
+            "give a source that it has more than 0"
+        )
     if CONDITIONS[recipe] != "none":
         by_id = _labels_by_id(episodes, labels)
         pieces = [
@@ -116,10 +130,18 @@ def build(
         if CONDITIONS[recipe] == "binary":
             # f(q_low) = 0.5, so this is RECAP's A > q_low whichever kind the labels are.
             condition = (condition > 0.5).astype(np.float64)
+    if not drawn.all():
+        kept = drawn > 0
+        windows, condition, drawn = windows.rows(kept), condition[kept], drawn[kept]
     weight = np.ones(len(windows))
     if recipe == "dexhil":
         weight = _shared_weight(windows, chosen)
-    return TrainingSet(windows, condition, weight, tuple(chosen))
+    sampling = None if np.ptp(drawn) == 0.0 else drawn
+    return TrainingSet(windows, condition, weight, tuple(chosen), sampling)
+
+
+def _listed(weights: SourceWeights | None) -> str:
+    return ", ".join(f"{k} {v:g}" for k, v in cfg.to_dict(weights or SourceWeights()).items())
 
 
 def select(recipe: str, episodes: Sequence[Episode]) -> list[Episode]:

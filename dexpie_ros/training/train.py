@@ -37,6 +37,7 @@ from dexpie_ros.training.batches import (
 from dexpie_ros.training.dataset import MAX_LEAD, DatasetError, arrays_hash, episodes_hash
 from dexpie_ros.training.loop import Loop, LoopConfig, Progress, Result
 from dexpie_ros.training.recipes import CONDITIONS, Recipe, TrainingSet, build
+from dexpie_ros.training.sampling import SourceWeights
 
 
 @cfg.config
@@ -51,6 +52,8 @@ class DataConfig:
     """m between commanded and measured TCP: beyond it the robot did not do what it was told."""
     observation_noise: Annotated[float, Field(ge=0.0)] = 0.0
     """Standard deviation of noise on the normalised observation vector."""
+    weights: SourceWeights = SourceWeights()
+    """How often windows are drawn, by source."""
 
 
 @cfg.config
@@ -124,6 +127,7 @@ def train_actor(
         config.data.human_share,
         config.data.skip_flagged,
         config.data.max_lead,
+        config.data.weights,
     )
     lacking = missing_images(data.episodes, settings.observation.images)
     if lacking:
@@ -152,7 +156,7 @@ def train_actor(
         tensors = WindowTensors(
             data, normalizer, config.data.observation_noise, loop.device, frames, features
         )
-        result = loop.run(tensors, progress)
+        result = loop.run(tensors, progress, data.sampling)
     policy = Policy(settings, result.actor, normalizer)
     if loop.accelerator.is_main_process:
         card = default_card(policy, _card(config, data, run, result))
