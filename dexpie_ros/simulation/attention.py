@@ -1,7 +1,7 @@
 """When a watching person decides to take over.
 
 Signals are those that a person has: nothing gets better, the object tilts, the hand closes beside
-it, the hand arrives beside it. Reaction time is lognormal, some signals are missed for a while, and
+it, the hand arrives beside it, the hand is about to hit the table. Reaction time is lognormal, some signals are missed for a while, and
 now and then it takes over for nothing.
 """
 

@@ -20,6 +20,7 @@ from dexpie_ros.control.types import Mode
 from dexpie_ros.geometry import Array, Pose
 from dexpie_ros.simulation.attention import Attention, AttentionConfig
 from dexpie_ros.simulation.cell import CellConfig, CellState
+from dexpie_ros.simulation.clearance import Clearance, ClearanceConfig, HandOutline
 from dexpie_ros.simulation.kinematics import matrix_of, rotation_matrix
 from dexpie_ros.simulation.person import Body, BodyConfig
 from dexpie_ros.simulation.skills import Skill, make_skill
@@ -55,6 +56,7 @@ class OperatorConfig:
     """How it moves after taking over from a policy."""
     body: BodyConfig = BodyConfig()
     attention: AttentionConfig = AttentionConfig()
+    clearance: ClearanceConfig = ClearanceConfig()
     sight_delay: float = 0.12
     """s between what happens and what it knows of it."""
     limit: float | None = None
@@ -112,6 +114,7 @@ class Operator:
         self.config = config
         self._task = make_task(config.cell.task, config.cell)
         self._body = Body(config.body, np.random.default_rng([seed, 11]))
+        self._outline = HandOutline()
         self._sight = 1 + round(config.sight_delay / 0.04)
         self._skill: Skill | None = None
         self._failures: dict[int, int] = {}
@@ -134,6 +137,7 @@ class Operator:
         hand[:3, :3] = hand[:3, :3] @ self._residual
         self._body.begin(hand, state.robot.hand, np.random.default_rng([seed, 13]))
         self._attention = Attention(c.attention, np.random.default_rng([seed, 14]))
+        self._clearance = Clearance(c.clearance, self._outline, self._task.corners())
         style = c.style if c.role == "demonstrate" else c.correction_style
         self._skill = make_skill(self._task, style, np.random.default_rng([seed, 15]))
         self._mover = Mover(self._skill.speed)
@@ -206,7 +210,9 @@ class Operator:
             return self._take(seen)
         if mode is not Mode.POLICY:
             return ""
-        signal, progress = self._skill_of().look(self._view(seen))
+        skill, view = self._skill_of(), self._view(seen)
+        signal, progress = skill.look(view)
+        signal = self._clearance.look(seen, skill.places(view)) or signal
         if seen.failure:
             signal = ""
         cause = self._attention.watch(signal, progress)

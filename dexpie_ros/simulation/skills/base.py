@@ -120,6 +120,10 @@ class Skill(ABC):
         """What looks wrong while a policy drives (empty: nothing), and how far there is to go."""
 
     @abstractmethod
+    def places(self, view: View) -> tuple[Array, ...]:
+        """TCP positions (3,) at which the hand has work to do low above the table."""
+
+    @abstractmethod
     def first_phase(self, view: View) -> str:
         """Phase to begin with."""
 

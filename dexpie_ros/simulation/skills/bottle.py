@@ -93,6 +93,9 @@ class BottleSkill(Skill):
             signal = "misaligned"
         return signal, progress
 
+    def places(self, view: View) -> tuple[Array, ...]:
+        return self._grasp(view), self._above(view, 0.0)
+
     @staticmethod
     def _offset(view: View) -> Array:
         """(3,) from where a grasp wants the bottle to where it is, in the TCP frame."""

@@ -81,6 +81,10 @@ class BoxSkill(Skill):
                 signal = "bad_close"
         return signal, progress
 
+    def places(self, view: View) -> tuple[Array, ...]:
+        down = self._with_lid_at(view, TABLE_Z), self._over_box(view, 0.0)
+        return self._knob(view), self._candy(view)[:3, 3], *down
+
     def first_phase(self, view: View) -> str:
         held = view.contact and float(view.seen_hand[:4].mean()) < 0.45
         lid, candy = view.objects["lid"], view.objects["candy"]

@@ -88,6 +88,9 @@ class DrawerSkill(Skill):
             signal = "bad_close" if 0.04 < near < 0.15 else ""
         return signal, progress
 
+    def places(self, view: View) -> tuple[Array, ...]:
+        return self._handle(view), self._grasp(view)[:3, 3], self._over_drawer(view)
+
     def first_phase(self, view: View) -> str:
         box = view.objects["tissue_box"]
         held = view.contact and float(view.seen_hand[:4].mean()) < 0.7

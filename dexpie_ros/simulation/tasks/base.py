@@ -72,6 +72,10 @@ class Task(ABC):
         """MJCF bodies."""
 
     @abstractmethod
+    def corners(self) -> dict[str, Array]:
+        """Of each object that a hand can carry, its outermost points (n, 3) in its own frame, m."""
+
+    @abstractmethod
     def home(self, rng: np.random.Generator) -> Home:
         """Where the robot starts this episode."""
 
@@ -111,6 +115,12 @@ class Task(ABC):
         for child in range(root + 1, model.nbody):
             inside[child] = inside[model.body_parentid[child]]
         return np.asarray(inside[model.geom_bodyid])
+
+
+def box_corners(half: tuple[float, float, float]) -> Array:
+    """The corners (8, 3) of a box about the origin with these half sizes."""
+    signs = np.stack(np.meshgrid([-1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]), axis=-1).reshape(8, 3)
+    return np.asarray(signs * half)
 
 
 def frame(x: tuple[float, float, float], z: tuple[float, float, float]) -> Array:

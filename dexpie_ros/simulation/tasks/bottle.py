@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dexpie_ros.config import config
-from dexpie_ros.geometry import make_pose
+from dexpie_ros.geometry import Array, make_pose
 from dexpie_ros.simulation.kinematics import rotation_matrix
 from dexpie_ros.simulation.rendering import mujoco
 from dexpie_ros.simulation.scene import TABLE_Z
@@ -114,6 +114,12 @@ class BottleTask(Task):
         self._qpos, self._dof = int(joint.qposadr[0]), int(joint.dofadr[0])
         self._mocap = int(model.body("platform").mocapid[0])
         self._platform = model.body("platform").id
+
+    def corners(self) -> dict[str, Array]:
+        s, turn = self.shape, np.linspace(0, 2 * np.pi, 8, endpoint=False)
+        rim = np.stack([np.cos(turn), np.sin(turn), np.zeros(8)], axis=1)
+        foot = s.bottom if s.foot is None else s.foot[0]
+        return {"bottle": np.concatenate([foot * rim, s.top * rim + [0.0, 0.0, s.height]])}
 
     def home(self, rng: np.random.Generator) -> Home:
         turn = rotation_matrix(rng.normal(0, self.config.home_turn, 3))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from dexpie_ros.config import config
-from dexpie_ros.geometry import make_pose
+from dexpie_ros.geometry import Array, make_pose
 from dexpie_ros.simulation.kinematics import rotation_matrix
 from dexpie_ros.simulation.rendering import mujoco
 from dexpie_ros.simulation.scene import TABLE_Z, Eye
-from dexpie_ros.simulation.tasks.base import Home, Task, Verdict, frame, upright_yaw
+from dexpie_ros.simulation.tasks.base import Home, Task, Verdict, box_corners, frame, upright_yaw
 from dexpie_ros.simulation.tasks.drawer import motors
 
 _TILT = np.radians(50.0)
@@ -108,6 +108,11 @@ class BoxTask(Task):
         self._lid_body = model.body("lid").id
         # The lid is handled as well: a hand on its knob counts as contact.
         self._held_geom = self._held_geom | np.asarray(model.geom_bodyid == self._lid_body)
+
+    def corners(self) -> dict[str, Array]:
+        x, y, z = (self.config.scale * size for size in CANDY_SIZE)
+        lid = box_corners((HALF_WIDTH, HALF_WIDTH, 0.008))  # plate above, plug below
+        return {"candy": box_corners((x, y, z)), "lid": lid}
 
     def home(self, rng: np.random.Generator) -> Home:
         turn = rotation_matrix(rng.normal(0, self.config.home_turn, 3))

@@ -10,7 +10,7 @@ from dexpie_ros.simulation.kinematics import rotation_matrix
 from dexpie_ros.simulation.rendering import mujoco
 from dexpie_ros.simulation.robot_model import HAND_RANGE
 from dexpie_ros.simulation.scene import TABLE_Z, Eye
-from dexpie_ros.simulation.tasks.base import Home, Task, Verdict, frame, upright_yaw
+from dexpie_ros.simulation.tasks.base import Home, Task, Verdict, box_corners, frame, upright_yaw
 
 HOOK_GRASP = frame((-1, 0, 0), (0, 0, -1))
 """Fingers down, palm towards the robot."""
@@ -138,6 +138,10 @@ class DrawerTask(Task):
         self._slide = int(model.joint("drawer").qposadr[0])
         self._mocap = int(model.body("cabinet").mocapid[0])
         self._drawer = model.body("drawer").id
+
+    def corners(self) -> dict[str, Array]:
+        x, y, z = BOX_SIZE
+        return {"tissue_box": box_corners((x, y * self.config.scale, z))}
 
     def home(self, rng: np.random.Generator) -> Home:
         turn = rotation_matrix(rng.normal(0, self.config.home_turn, 3))
