@@ -228,6 +228,7 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
     }
     teleop: dict[str, Value] = {
         **stepped,
+        **({"teleop.glove_seconds": 0.2} if sim else {}),  # values come at 25 Hz, as above
         **calibration(v, "glove", "glove_calibration"),
         **calibration(v, "tracker", "tracker_calibration"),
     }

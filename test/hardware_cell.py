@@ -32,7 +32,7 @@ PATIENCE = {
     },
     "hand_driver": {"hand.timeout": 0.5, "command_timeout_s": 1.0},
     "camera_driver": {"realsense.width": WIDTH, "realsense.height": HEIGHT, "realsense.fps": FPS},
-    "teleop": {"teleop.stale_seconds": 1.0},
+    "teleop": {"teleop.stale_seconds": 1.0, "teleop.glove_seconds": 1.0},
     "intervention_arbiter": {
         "guard.arm_s": 1.0, "guard.hand_s": 1.0, "guard.session_s": 20.0, "operator_s": 1.0,
     },

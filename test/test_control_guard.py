@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from dexpie_ros.control.guard import (
     ARM,
+    CLEAR_ERRORS,
     HAND,
     POLICY,
     SESSION,
@@ -90,7 +91,7 @@ def test_an_arm_that_measures_but_cannot_follow_holds_until_it_can():
     """Its process connects anew: states come already, commands are not taken yet."""
     guard, modes = deployed()
     guard.device("arm_driver", 2, "connecting to 192.168.1.10")
-    guard.device("hand_driver", 2, "index: stall")
+    guard.device("hand_driver", 2, f"index: stall; {CLEAR_ERRORS}")
     all_seen(guard, MS)
     assert "arm_driver: connecting" in guard.check(modes, MS)
     assert modes.mode is Mode.HOLD and "connecting" in modes.reason
@@ -99,6 +100,19 @@ def test_an_arm_that_measures_but_cannot_follow_holds_until_it_can():
     all_seen(guard, 2 * MS)
     assert guard.check(modes, 2 * MS) == "" and modes.mode is Mode.POLICY
     assert modes._rebase != "no", "it is looked at where it stands"
+
+
+def test_a_hand_that_does_not_answer_holds_but_a_finger_that_stopped_does_not():
+    guard, modes = deployed()
+    all_seen(guard, MS)
+    guard.device("hand_driver", 2, f"index: stall; free the fingers, then {CLEAR_ERRORS}")
+    assert guard.check(modes, MS) == "" and modes.mode is Mode.POLICY
+    guard.device("hand_driver", 3, "no valid answer")  # stale
+    assert guard.check(modes, MS) == "hand_driver: no valid answer" and modes.mode is Mode.HOLD
+    guard.device("hand_driver", 2, "connection lost")
+    assert guard.check(modes, MS) == "hand_driver: connection lost"
+    guard.device("hand_driver", 1, "hot: index: 65 C")
+    assert guard.check(modes, MS) == "" and modes.mode is Mode.POLICY
 
 
 def test_a_hold_on_request_is_not_undone_by_fresh_streams():

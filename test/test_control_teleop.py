@@ -146,11 +146,29 @@ def test_the_follower_needs_both_devices_and_knows_their_age():
     assert teleop.update_glove(glove(0.5), "Right")
     assert teleop.follower().tcp.position.tolist() == [1, 2, 3]
     np.testing.assert_allclose(teleop.follower().hand, 0.5)
+    assert teleop.follower(145 * MS) is not None
+    assert teleop.follower(146 * MS) is None and "glove" in teleop.lost(146 * MS)
+    assert teleop.update_glove(glove(0.5), "right", 290 * MS)
     assert teleop.follower(300 * MS) is not None
     assert teleop.follower(301 * MS) is None and "tracker" in teleop.lost(301 * MS)
     teleop.update(pose(), 310 * MS)
-    assert "glove" in teleop.lost(310 * MS)
+    assert teleop.follower(310 * MS) is not None
+    assert "glove" in teleop.lost(340 * MS)
     assert not teleop.update(pose((math.nan, 0, 0)), 320 * MS)
+
+
+def test_a_lost_operator_is_told_by_openings_that_are_none():
+    teleop = Teleop()
+    assert teleop.unled() is None
+    teleop.update(pose((1, 2, 3)), 100 * MS)
+    assert teleop.unled() is None, "nobody has led yet"
+    teleop.update_glove(glove(0.5), "right", 100 * MS)
+    teleop.update(pose((1, 2, 4)), 200 * MS)
+    assert teleop.follower(200 * MS) is None
+    assert teleop.unled().tcp.position.tolist() == [1, 2, 4]
+    assert np.isnan(teleop.unled().hand).all()
+    teleop.restore(pose((10, 0, 0)))
+    assert teleop.unled(in_base=True).tcp.position.tolist() == [11, 2, 4]
 
 
 def test_the_mounting_makes_the_follower_turn_with_the_hand():

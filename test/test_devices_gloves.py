@@ -163,10 +163,16 @@ def test_ros_messages_go_through_the_same_parser():
 
 def test_a_frozen_glove_gives_no_samples():
     freeze = FreezeDetector(0.5)
-    assert not freeze.frozen({"a": 1.0}, 10.0)
-    assert not freeze.frozen({"a": 1.0}, 10.5)
-    assert freeze.frozen({"a": 1.0}, 10.51)
-    assert not freeze.frozen({"a": 1.0000001}, 10.6)
+    assert not freeze.frozen(10.0)
+    assert not freeze.repeated({"a": 1.0}, 10.0)
+    assert freeze.repeated({"a": 1.0}, 10.5) and not freeze.frozen(10.5)
+    assert freeze.frozen(10.51)
+    assert not freeze.repeated({"a": 1.0000001}, 10.6) and not freeze.frozen(10.6)
+    glove = ManusGlove(ManusConfig())
+    assert glove.offer(message(IndexSpread=2.0)) is not None
+    assert glove.offer(message(IndexSpread=2.0)) is None, "no news"
+    assert glove.offer(message(IndexSpread=2.000001)) is not None
+    assert glove.samples.count == 2
 
 
 @pytest.mark.parametrize(

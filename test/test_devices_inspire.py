@@ -42,11 +42,12 @@ def emulator(peer, monkeypatch):
 
 
 def make(emulator, transport, **changes):
-    ready = emulator.ready
+    ready, patience = emulator.ready, {"timeout": 0.1}
     device = ready["eb90" if transport == "eb90" else "rtu"]
     settings = InspireConfig(
-        transport=transport, host=ready["host"], port=ready["port"], device=device, **changes
-    )
+        transport=transport, host=ready["host"], port=ready["port"], device=device,
+        **(patience | changes),
+    )  # fmt: skip
     return InspireHand(settings, backoff=Backoff(0.02, 0.1))
 
 

@@ -7,6 +7,7 @@ import pytest
 from emulated import eventually
 from test_devices_inspire import emulator, hand, make, peer
 
+from dexpie_ros.control.guard import CLEAR_ERRORS
 from dexpie_ros.devices import inspire_hand
 from dexpie_ros.devices import inspire_registers as reg
 from dexpie_ros.devices.device import Level
@@ -74,6 +75,35 @@ def test_a_request_whose_write_fails_is_written_again_unless_the_line_is_opened_
     hand._open()
     hand._cycle()
     assert reg.CLEAR_ERROR.address not in line.written
+
+
+@pytest.mark.parametrize(("kind", "forgiven"), [("modbus_tcp", 0), ("modbus_rtu", 1), ("eb90", 1)])
+def test_a_silent_line_is_told_at_once_but_one_disturbed_byte_is_not(kind, forgiven):
+    """Whoever waits for samples is woken: the arm holds for it."""
+    hand, line = InspireHand(InspireConfig(transport=kind, rate_hz=500.0)), Line()
+    hand._transport, hand._connected = line, True
+    hand._open()
+    hand._cycle()
+    for missed in range(1, inspire_hand.MAX_FAILURES):
+        line.fails = 1
+        hand.command([0.1 * missed] * 6)
+        woken = hand.samples._woken
+        hand._cycle()
+        assert hand.samples._woken > woken
+        silent = missed > forgiven
+        assert (hand._health() == (Level.STALE, "silence")) == silent
+    hand._cycle()
+    assert hand._health() == (Level.OK, "ok")
+
+
+def test_a_finger_that_stopped_says_what_the_guard_goes_by():
+    hand, line = InspireHand(InspireConfig()), Line()
+    line.read = lambda address, size: bytes([1] * size)
+    hand._transport, hand._connected = line, True
+    hand._open()
+    hand._cycle()
+    level, message = hand._health()
+    assert level is Level.ERROR and "stall" in message and CLEAR_ERRORS in message
 
 
 @pytest.mark.parametrize("transport", ["modbus_tcp", "eb90"])

@@ -221,12 +221,12 @@ def test_a_silent_hand_makes_the_arbiter_hold_and_comes_back(cell: Cell) -> None
     settled(cell)
     hand = cell.emulators["emulator_inspire"]
     hand.ask("line_fault", kind="silence")
-    cell.until(lambda: "/hand/joint_states" in cell.modes[-1][1], "the arbiter did not hold")
+    cell.until_mode(Mode.HOLD, "hand_driver")
     cell.until_status("hand_driver", ERROR)
     assert "hand" in cell.statuses["hand_driver"][1]
     hand.ask("line_fault", kind="")
     cell.until_status("hand_driver", OK)
-    cell.until(lambda: "/hand" not in cell.modes[-1][1], "the arbiter did not go on")
+    cell.until(lambda: "hand" not in cell.modes[-1][1], "the arbiter did not go on")
 
 
 def test_hand_errors_are_cleared_on_request(cell: Cell) -> None:

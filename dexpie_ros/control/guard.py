@@ -19,9 +19,12 @@ from dexpie_ros.control.types import Mode
 
 ARM, TCP, HAND = "/arm/joint_states", "/arm/tcp_pose", "/hand/joint_states"
 POLICY, SESSION = "/policy/status", "session"
-ARM_DRIVER = "arm_driver"
+ARM_DRIVER, HAND_DRIVER = "arm_driver", "hand_driver"
 ERROR = 2
-"""Level of a diagnostic status."""
+"""Level of a diagnostic status; STALE is above it."""
+CLEAR_ERRORS = "clear the errors"
+"""What the status of a finger that stopped tells a person to do. The hand has seen to that finger
+itself, so whoever drives goes on; every other error of the hand means that nobody hears it."""
 RECOVERY = "ask for recovery"
 """What the status of every stop of the arm tells a person to do."""
 REMEMBERED = 250
@@ -60,7 +63,8 @@ class Guard:
         self._watched = {stream.name for stream in streams}
         self._sent: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._holding = False
-        self._arm = ""
+        self._failed: dict[str, str] = {}
+        """Why the robot holds, by driver."""
 
     def seen(self, stream: str, now_ns: int, age_ns: int = 0) -> None:
         """A message of ``stream`` arrived whose content is ``age_ns`` old; unknown ones are ignored."""
@@ -69,17 +73,21 @@ class Guard:
 
     def device(self, name: str, level: int, message: str) -> None:
         """A status of /diagnostics. An arm that cannot follow goes on measuring: without this the
-        commands would run away from it.
+        commands would run away from it. A hand's driver knows of a silent line before its stream,
+        which comes at 25 Hz, could be told from a late one.
         """
-        if name == ARM_DRIVER:
-            self._arm = f"{name}: {message}" if level >= ERROR else ""
+        if name not in (ARM_DRIVER, HAND_DRIVER):
+            return
+        self._failed.pop(name, None)
+        if level >= ERROR and not (name == HAND_DRIVER and CLEAR_ERRORS in message):
+            self._failed[name] = f"{name}: {message}"
 
     def check(self, arbiter: Modes, now_ns: int, policy: bool = True) -> str:
         """Before every step, and while none can be made: hold or go on; what is missing, or "".
 
         ``policy`` False: what drives in POLICY is not the policy server (the way home).
         """
-        problem = self._monitor.problem(now_ns) or self._arm
+        problem = self._monitor.problem(now_ns) or "; ".join(self._failed.values())
         if problem:
             arbiter.hold(problem)
             self._holding = True

@@ -67,7 +67,10 @@ class TeleopConfig:
     )
     """on the openings; glove values are noisy and the hand is slow"""
     stale_seconds: float = Field(0.2, gt=0)
-    """a tracker or glove older than this is lost"""
+    """a tracker older than this is lost"""
+    glove_seconds: float = Field(0.045, gt=0)
+    """a glove older than this is lost. Short, because the wrist is still tracked and would go on
+    without the fingers; a glove at 60 Hz may lose one value, one at 90 Hz two in a row"""
     angle_limit: float = Field(math.radians(15.0), gt=0)
     """rad, largest misalignment of the wrist at a takeover"""
     hand_limit: float = Field(0.35, gt=0)
@@ -142,15 +145,17 @@ class Teleop:
         return True
 
     def lost(self, time_ns: int | None = None) -> str:
-        """What is missing for a follower (older than ``stale_seconds`` at ``time_ns``), or ""."""
+        """What is missing for a follower (never came, or is too old at ``time_ns``), or ""."""
         if self._raw is None:
             return "no pose of the tracker yet"
         if self._hand is None:
             return f"no values of the {self.config.side} glove yet"
         if time_ns is not None:
-            limit = self.config.stale_seconds
-            for name, stamp in (("tracker", self._tracker_ns), ("glove", self._glove_ns)):
-                if (time_ns - stamp) * 1e-9 > limit:
+            for name, stamp, limit in (
+                ("tracker", self._tracker_ns, self.config.stale_seconds),
+                ("glove", self._glove_ns, self.config.glove_seconds),
+            ):
+                if time_ns - stamp > round(limit * 1e9):
                     return f"the {name} has been silent for more than {limit:g} s"
         return ""
 
@@ -162,6 +167,17 @@ class Teleop:
         if self.lost(time_ns) or self._raw is None or self._hand is None:
             return None
         return Command(self._tool(self._raw), self._hand)
+
+    def unled(self, in_base: bool = False) -> Command | None:
+        """What stands for a follower while a device is lost: the last wrist and no openings (NaN).
+
+        None before the first values of both. Who hears it knows at once that nobody leads, and need
+        not wait until silence can be told from a late message.
+        """
+        if self._raw is None or self._hand is None:
+            return None
+        wrist = self._tool(self._raw)
+        return Command(compose(self._world, wrist) if in_base else wrist, np.full(6, np.nan))
 
     def clutch(self, engaged: bool) -> None:
         """Let go (False) and take hold (True): between the two the follower stands still.

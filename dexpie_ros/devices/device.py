@@ -53,7 +53,7 @@ class Newest(Generic[S]):
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._sample: S | None = None
-        self.count = 0
+        self.count = self._woken = 0
 
     def put(self, sample: S) -> None:
         with self._changed:
@@ -66,11 +66,19 @@ class Newest(Generic[S]):
             return self._sample
 
     def wait(self, after: int, timeout: float) -> S | None:
-        """The newest sample once more than ``after`` have come, or None after ``timeout`` s."""
+        """The newest sample once more than ``after`` have come; None after ``timeout`` s or when
+        woken.
+        """
         with self._changed:
-            if self._changed.wait_for(lambda: self.count > after, timeout):
-                return self._sample
-            return None
+            woken = self._woken
+            self._changed.wait_for(lambda: self.count > after or self._woken != woken, timeout)
+            return self._sample if self.count > after else None
+
+    def wake(self) -> None:
+        """Who waits shall look at the status: something happened that is no sample."""
+        with self._changed:
+            self._woken += 1
+            self._changed.notify_all()
 
     def age(self) -> float:
         """Seconds since the newest sample was captured; infinite before the first."""
@@ -215,6 +223,7 @@ class Worker(Generic[S]):
                 raise
             finally:
                 self._connected = False
+                self.samples.wake()
                 self._close()
             self._stopping.wait(self._backoff.next())
 

@@ -16,6 +16,9 @@ from typing import Any, Protocol
 from dexpie_ros.devices import inspire_eb90 as eb90
 from dexpie_ros.devices.device import DeviceError
 
+CONNECT_S = 0.5
+"""For a TCP connection, which may begin with a question for the hand's address."""
+
 
 class NoAnswer(DeviceError):
     """One transaction failed (silence, broken or refused reply); the line may be fine."""
@@ -36,8 +39,11 @@ class Transport(Protocol):
 class ModbusTransport:
     """Holding registers over pymodbus, TCP or RTU: start = byte address, count = words."""
 
-    def __init__(self, where: str, unit: int, make_client: Callable[[], Any]) -> None:
+    def __init__(
+        self, where: str, unit: int, make_client: Callable[[], Any], timeout: float
+    ) -> None:
         self._where, self._unit, self._make_client = where, unit, make_client
+        self._timeout = timeout
         self._client: Any = None
 
     def open(self) -> None:
@@ -47,6 +53,8 @@ class ModbusTransport:
         with self._errors("connect"):
             if not self._client.connect():
                 raise DeviceError(f"hand at {self._where}: no connection; check power and wiring")
+        # pymodbus has one number for both, whatever its name
+        self._client.comm_params.timeout_connect = self._timeout
 
     def close(self) -> None:
         if self._client is not None:
@@ -157,9 +165,9 @@ def modbus_tcp(host: str, port: int, unit: int, timeout: float) -> ModbusTranspo
     def make() -> Any:
         from pymodbus.client import ModbusTcpClient
 
-        return ModbusTcpClient(host, port=port, timeout=timeout, retries=0)
+        return ModbusTcpClient(host, port=port, timeout=CONNECT_S, retries=0)
 
-    return ModbusTransport(f"{host}:{port}", unit, make)
+    return ModbusTransport(f"{host}:{port}", unit, make, timeout)
 
 
 def modbus_rtu(device: str, baudrate: int, unit: int, timeout: float) -> ModbusTransport:
@@ -170,4 +178,4 @@ def modbus_rtu(device: str, baudrate: int, unit: int, timeout: float) -> ModbusT
 
         return ModbusSerialClient(device, baudrate=baudrate, timeout=timeout, retries=0)
 
-    return ModbusTransport(device, unit, make)
+    return ModbusTransport(device, unit, make, timeout)

@@ -1,8 +1,9 @@
 """A Manus glove's ergonomics, from ROS messages or from ZMQ JSON, through one parser.
 
 The vendor's message has no stamp, so a sample is stamped on arrival; which hand it is stands in the
-message, not in the topic. A dead glove either stops or repeats its last values for ever, so a glove
-whose 20 values stay identical to the last bit counts as frozen and gives no samples.
+message, not in the topic. A dead glove either stops or repeats its last values for ever, so a message
+whose 20 values are those of the one before to the last bit is no news and gives no sample: a frozen
+glove is a silent one from its first repetition on.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ class ManusConfig:
     endpoint: str = "tcp://127.0.0.1:8000"
     """ZMQ address of the publisher; not used where ROS messages are offered."""
     side: Literal["left", "right"] = "right"
-    frozen_after: float = 0.3
-    """s of identical values until the glove counts as frozen; a worn glove never stands still."""
+    frozen_after: float = 0.1
+    """s of identical values until the status says frozen; a worn glove never stands still."""
 
     def __post_init__(self) -> None:
-        if not 0.1 <= self.frozen_after <= 60:
-            raise ValueError(f"frozen_after = {self.frozen_after}: must lie in 0.1..60")
+        if not 0.05 <= self.frozen_after <= 60:
+            raise ValueError(f"frozen_after = {self.frozen_after}: must lie in 0.05..60")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +105,16 @@ class FreezeDetector:
         self._values: Mapping[str, float] | None = None
         self._since = 0.0
 
-    def frozen(self, values: Mapping[str, float], now: float) -> bool:
-        """Whether ``values`` have been the same for longer than ``after`` s at ``now`` (s)."""
-        if values != self._values:
-            self._values, self._since = dict(values), now
-        return now - self._since > self._after
+    def repeated(self, values: Mapping[str, float], now: float) -> bool:
+        """Whether ``values``, which came at ``now`` (s), are those that came before."""
+        if values == self._values:
+            return True
+        self._values, self._since = dict(values), now
+        return False
+
+    def frozen(self, now: float) -> bool:
+        """Whether nothing but the same has come for longer than ``after`` s."""
+        return self._values is not None and now - self._since > self._after
 
 
 class ManusGlove(Worker[GloveSample]):
@@ -155,8 +161,10 @@ class ManusGlove(Worker[GloveSample]):
             self.other_side += 1
             return None
         self._error = ""
-        self._frozen = self._freeze.frozen(values, time.monotonic())
-        if self._frozen:
+        now = time.monotonic()
+        repeated = self._freeze.repeated(values, now)
+        self._frozen = repeated and self._freeze.frozen(now)
+        if repeated:
             return None
         sample = GloveSample(time.time_ns() if time_ns is None else time_ns, side, values)
         self.samples.put(sample)

@@ -22,6 +22,7 @@ from dexpie_ros.devices import inspire_registers as reg
 from dexpie_ros.emulators import modbus
 from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 from dexpie_ros.emulators.inspire_hand import HandModel
+from dexpie_ros.realtime import prefer_process
 
 RATE = 200.0
 BYTES = (reg.ERROR, reg.STATUS, reg.TEMP)
@@ -241,6 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=6000, help="0 lets the system choose")
     parser.add_argument("--id", type=int, default=1, help="hand id (Modbus unit)")
     add_control(parser)
+    prefer_process()  # a hand has a processor of its own
     asyncio.run(run(parser.parse_args(argv)))
 
 

@@ -34,6 +34,7 @@ class DeviceNode(ContractNode):
         self.report_diagnostics(self._diagnose)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCH_PERIOD_S, self._watch, clock=steady)
+        self._alarm = self.create_guard_condition(self._watch)
         if start:
             device.start()
         self._thread = threading.Thread(target=self._run, name="samples")
@@ -59,6 +60,7 @@ class DeviceNode(ContractNode):
             while not self._stopping.is_set():
                 sample = self.device.wait(seen, 0.2)
                 if sample is None:
+                    self._alarm.trigger()  # a loss must not wait for the timer: the arm holds for it
                     continue
                 seen = self.device.samples.count
                 if self._pace.takes(sample.time_ns):

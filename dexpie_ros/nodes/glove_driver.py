@@ -11,6 +11,7 @@ from dexpie_ros.devices.driver_parameters import GloveDriverParameters
 from dexpie_ros.devices.manus_glove import GloveSample, ManusGlove
 from dexpie_ros.nodes.device_node import DeviceNode
 from dexpie_ros.nodes.glove_listener import vendor_class
+from dexpie_ros.realtime import prefer_process
 from dexpie_ros.runtime import declare_config, qos_profile, run_node
 
 RATE_HZ = 90.0
@@ -56,6 +57,7 @@ class GloveDriver(DeviceNode):
 
 
 def main() -> int:
+    prefer_process(realtime=False)  # its silence holds the arm within 45 ms
     return run_node(GloveDriver)
 
 

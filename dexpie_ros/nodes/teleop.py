@@ -23,6 +23,7 @@ from dexpie_ros.messages import BASE_FRAME, read_pose, read_robot_state, stamp_n
 from dexpie_ros.nodes.base import OK, WARN, ContractNode
 from dexpie_ros.nodes.observations import ObservationBuffer
 from dexpie_ros.nodes.remembered import Remembered
+from dexpie_ros.realtime import prefer_process
 from dexpie_ros.runtime import declare_config, run_node
 
 TRACKER_WORLD = "tracker_world"
@@ -143,6 +144,8 @@ class TeleopNode(ContractNode):
             follower, frame = self._teleop.follower_in_base(now), BASE_FRAME
         else:
             return
+        if follower is None:
+            follower = self._teleop.unled(in_base=frame == BASE_FRAME)
         if follower is not None:
             stamp = now if self.parameters.lockstep else self._teleop.oldest_ns
             self._command.publish(self.messages.control_command(stamp, follower, frame=frame))
@@ -239,6 +242,7 @@ class TeleopNode(ContractNode):
 
 
 def main() -> int:
+    prefer_process(realtime=False)  # prompt; a learned retargeting computes
     return run_node(TeleopNode)
 
 
