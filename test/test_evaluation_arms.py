@@ -126,7 +126,8 @@ def test_rounds_have_seeds_of_their_own_and_wait_for_the_improved_policy() -> No
     assert last < EVALUATIONS and 1000 * SEED_STRIDE < ROUND_STRIDE
     with pytest.raises(ConfigError, match="later ones deploy the policy of arm dexpie"):
         ladder(rounds=2, variants=[{"arms": ["bc", "recap"]}])
-    config = ladder(tasks=["B"], seeds=1, rounds=2, variants=[{"arms": ["bc", "dexpie"]}])
+    variants = [{"arms": ["bc", "dexpie"]}]
+    config = ladder(tasks=["B"], regimes=["retry"], seeds=1, rounds=2, variants=variants)
     one, two = config.units()
     jobs = _all_jobs(config)
     assert [j.name for j in jobs] == [

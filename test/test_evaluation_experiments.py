@@ -60,8 +60,16 @@ def test_the_ladder_has_every_recipe_and_the_papers_literal_ones() -> None:
     assert ARMS["dexpie_paper"].labels == "paper"
     config = ladder()
     assert config.variants[0].arms == tuple(ARMS)
-    assert [u.cell for u in config.units()[:4]] == ["A-terminal", "A-retry", "B-retry", "C-retry"]
-    assert len(config.units()) == 48
+    assert [u.cell for u in config.units()[:6]] == [
+        "A-terminal", "A-retry", "B-terminal", "B-retry", "C-terminal", "C-retry",
+    ]  # fmt: skip
+    assert len(config.units()) == 6 * 12
+    for unit in config.units()[:6]:
+        cell = laboratory(config, unit, "evaluation").cell
+        assert getattr(cell, cell.task).regime == unit.regime
+    assert {u.cell for u in ladder(regimes=["retry"]).units()} == {"A-retry", "B-retry", "C-retry"}
+    with pytest.raises(ConfigError, match="regimes: choose"):
+        ladder(regimes=[])
     with pytest.raises(ConfigError, match="choose, each once"):
         ladder(variants=[{"arms": ["bc", "sarsa"]}])
 

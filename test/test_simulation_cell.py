@@ -223,6 +223,50 @@ def test_both_regimes_differ_in_what_a_push_does() -> None:
     assert ups[1] > 0.98 > 0.9 > ups[0]
 
 
+def test_both_regimes_of_the_tissue_box_differ_in_what_a_push_does() -> None:
+    ups, moved = [], []
+    for regime in ("terminal", "retry"):
+        cell = Cell(config.load(CellConfig, overrides=["task=drawer", f"drawer.regime={regime}"]))
+        state = cell.reset(0)
+        start = state.objects["tissue_box"]
+        side = matrix_of(start)[:3, 1]
+        body = cell.task.handled_id
+        lever = TABLE_Z + 0.06 - cell.data.xipos[body, 2]  # pushed where fingers push
+        cell.data.xfrc_applied[body, :3] = 0.8 * side
+        cell.data.xfrc_applied[body, 3:] = np.cross([0, 0, lever], 0.8 * side)
+        for _ in range(6):
+            state = cell.step(hold(state))
+        cell.data.xfrc_applied[body] = 0
+        for _ in range(20):
+            state = cell.step(hold(state))
+        box = matrix_of(state.objects["tissue_box"])
+        ups.append(float(box[2, 2]))
+        moved.append(float((box[:3, 3] - start.position) @ side))
+        assert state.reason == ("box_over" if regime == "terminal" else "")
+    assert ups[1] > 0.98 > 0.5 > ups[0]
+    assert moved[1] > 0.02
+
+
+@pytest.mark.parametrize("regime", ["terminal", "retry"])
+def test_a_dropped_lid_is_lost_in_one_regime_only(regime: str) -> None:
+    cell = Cell(config.load(CellConfig, overrides=["task=box", f"box.regime={regime}"]))
+    state = cell.reset(0)
+    lid, dof = int(cell.model.joint("lid").qposadr[0]), int(cell.model.joint("lid").dofadr[0])
+    beside = state.objects["box"].position - np.array([0.05, 0.2, 0.0])
+
+    def dropped_from(height: float) -> str:
+        cell.reset(0)
+        cell.data.qpos[lid : lid + 7] = [*beside[:2], TABLE_Z + 0.008 + height, 1, 0, 0, 0]
+        cell.data.qvel[dof : dof + 6] = 0
+        state = cell.state
+        for _ in range(10):
+            state = cell.step(hold(state))
+        return state.reason
+
+    assert dropped_from(0.008) == "", "put down, not dropped"
+    assert dropped_from(0.08) == ("broke" if regime == "terminal" else "")
+
+
 def test_images_have_the_configured_size_and_differ_by_view() -> None:
     cell = Cell(CellConfig(width=64, height=48))
     state = cell.reset(0)

@@ -105,24 +105,16 @@ class TaskSetup:
     """Of the simulated cell, for instance ``{"bottle": {"regime": "retry"}}``."""
 
 
+_SETUPS: dict[TaskKey, TaskSetup] = {
+    "A": TaskSetup("bottle", ("bottle", "platform"), 41, 61, 8.7, 14.0, 16.0, {}),
+    "B": TaskSetup("drawer", ("tissue_box", "drawer", "cabinet"), 30, 37, 16.5, 26.0, 26.0, {}),
+    "C": TaskSetup("box", ("candy", "lid", "box"), 43, 59, 18.5, 28.0, 28.0, {}),
+}
+_REGIMES: tuple[Regime, ...] = ("terminal", "retry")
 TASKS: dict[tuple[TaskKey, Regime], TaskSetup] = {
-    ("A", "terminal"): TaskSetup(
-        "bottle",
-        ("bottle", "platform"),
-        41,
-        61,
-        8.7,
-        14.0,
-        16.0,
-        {"bottle": {"regime": "terminal"}},
-    ),
-    ("A", "retry"): TaskSetup(
-        "bottle", ("bottle", "platform"), 41, 61, 8.7, 14.0, 16.0, {"bottle": {"regime": "retry"}}
-    ),
-    ("B", "retry"): TaskSetup(
-        "drawer", ("tissue_box", "drawer", "cabinet"), 30, 37, 16.5, 26.0, 26.0, {}
-    ),
-    ("C", "retry"): TaskSetup("box", ("candy", "lid", "box"), 43, 59, 18.5, 28.0, 28.0, {}),
+    (key, regime): replace(setup, options={setup.task: {"regime": regime}})
+    for key, setup in _SETUPS.items()
+    for regime in _REGIMES
 }
 
 
@@ -150,8 +142,7 @@ class ExperimentConfig:
     name: str = "ladder"
     tasks: tuple[TaskKey, ...] = ("A", "B", "C")
     regimes: tuple[Regime, ...] = ("retry",)
-    """Mistakes that cost time (retry) or end the episode (terminal); a task that has only one of
-    them is run in that one."""
+    """Mistakes that cost time (retry) or end the episode (terminal)."""
     variants: tuple[Variant, ...] = (Variant(),)
     seeds: Count = 12
     first_seed: Annotated[int, Field(ge=0)] = 0
@@ -178,6 +169,8 @@ class ExperimentConfig:
     """More arms, by name, on the data of every variant: for ablations."""
 
     def __post_init__(self) -> None:
+        if not self.regimes:
+            raise ValueError("regimes: choose retry, terminal or both")
         for name in self.arms:
             if name in ARMS or not name.replace("_", "").isalnum() or not name.isascii():
                 raise ValueError(f"arms.{name}: expected a new name of letters, digits and _")
@@ -221,9 +214,8 @@ class ExperimentConfig:
 
 
 def regimes_of(task: TaskKey, wanted: tuple[Regime, ...]) -> list[Regime]:
-    """The regimes of a task that were asked for, or the one that it has."""
-    own = [regime for key, regime in TASKS if key == task]
-    return [regime for regime in own if regime in wanted] or own[:1]
+    """The regimes of a task that were asked for, in the order in which it has them."""
+    return [regime for key, regime in TASKS if key == task and regime in wanted]
 
 
 @config

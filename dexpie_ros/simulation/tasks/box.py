@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from dexpie_ros.config import config
@@ -23,12 +25,16 @@ PINCH_HAND = motors(0.95, 0.95, 0.95, 0.95, 0.5, 1.2)
 HALF_WIDTH, HEIGHT, WALL = 0.06, 0.06, 0.004
 KNOB_ABOVE_LID = 0.012
 CANDY_SIZE = (0.018, 0.014, 0.018)
+BREAKING_SPEED = 0.5
+"""m/s at which a falling lid is lost: reached after 13 mm; the box is 60 mm high."""
 
 
 @config
 class BoxConfig:
     """How hard task C is. Lengths in m, in the base frame."""
 
+    regime: Literal["terminal", "retry"] = "retry"
+    """terminal: the lid breaks when it is dropped. retry: it can be dropped and picked up again."""
     knob_radius: float = 0.019
     fit: float = 0.004
     """Play of the lid's plug in the box on each side."""
@@ -51,7 +57,8 @@ class BoxConfig:
 class BoxTask(Task):
     """Success: lid off the box, candy inside, released and still.
 
-    Failures: ``fell`` (candy or lid left the table), ``out_of_reach``.
+    Failures: ``fell`` (candy or lid left the table), ``out_of_reach``; in the regime `terminal` also
+    ``broke`` (the lid was dropped).
     """
 
     name = "box"
@@ -103,7 +110,7 @@ class BoxTask(Task):
     def _bind(self, model: mujoco.MjModel) -> None:
         candy, lid = model.joint("candy"), model.joint("lid")
         self._candy, self._dof = int(candy.qposadr[0]), int(candy.dofadr[0])
-        self._lid = int(lid.qposadr[0])
+        self._lid, self._lid_dof = int(lid.qposadr[0]), int(lid.dofadr[0])
         self._mocap = int(model.body("box").mocapid[0])
         self._lid_body = model.body("lid").id
         # The lid is handled as well: a hand on its knob counts as contact.
@@ -152,4 +159,7 @@ class BoxTask(Task):
             failure = "fell"
         elif not (0.28 < candy[0] < 0.85 and -0.40 < candy[1] < 0.40):
             failure = "out_of_reach"
+        elif self.config.regime == "terminal" and not touched:
+            falling = -float(data.qvel[self._lid_dof + 2])
+            failure = "broke" if falling > BREAKING_SPEED else ""
         return Verdict(bool(fulfilled), failure, touched)

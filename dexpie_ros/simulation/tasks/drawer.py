@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from dexpie_ros.config import config
@@ -25,6 +27,9 @@ HANDLE_HEIGHT = 0.061
 BOX_SIZE = (0.055, 0.018, 0.04)
 """m, half sizes of the tissue box."""
 
+_FOOT = 1.6
+"""Width of the foot (regime `retry`) against the box's."""
+
 
 def motors(*rad: float) -> Array:
     """Openings (6,) of motor angles in rad, in the hand's own order."""
@@ -42,6 +47,9 @@ CLOSED_HAND = motors(0.9, 0.9, 0.9, 0.9, 0.5, 1.2)
 class DrawerConfig:
     """How hard task B is. Lengths in m, in the base frame."""
 
+    regime: Literal["terminal", "retry"] = "terminal"
+    """terminal: a narrow box topples when hit, and then lies where it cannot be grasped. retry: a
+    wide smooth foot makes it slide instead, so mistakes cost time."""
     gap: float = 0.026
     """Between the bar and the drawer's front: room for one finger."""
     bar_length: float = 0.10
@@ -116,6 +124,11 @@ class DrawerTask(Task):
             for y in (-half, half)
         )
         x, y, z = BOX_SIZE
+        foot = ""
+        if c.regime == "retry":  # a push tips a box only above half its width / friction
+            foot = f"""<geom name="foot" type="box" pos="0 0 {0.0015 - z}" material="tissue"
+          size="{x} {_FOOT * y * c.scale} 0.002" mass="{0.04 * c.mass_scale}"
+          friction="0.15 0.005 0.0001" priority="1"/>"""
         return f"""<body name="cabinet" mocap="true" pos="0.72 0.05 {TABLE_Z}">{cabinet}
          <body name="drawer" pos="0 0 0.006" gravcomp="1">
           <joint name="drawer" type="slide" axis="-1 0 0" range="0 {DRAWER_TRAVEL}"
@@ -126,7 +139,7 @@ class DrawerTask(Task):
          </body></body>
         <body name="tissue_box"><freejoint name="tissue_box"/>
          <geom name="tissue_box" type="box" size="{x} {y * c.scale} {z}"
-          mass="{0.05 * c.mass_scale}" material="tissue" condim="4" friction="0.8 0.01 0.0001"/>
+          mass="{0.05 * c.mass_scale}" material="tissue" condim="4" friction="0.8 0.01 0.0001"/>{foot}
          <geom class="look" type="box" size="{x} {y * c.scale} 0.004" pos="0 0 {0.005 - z}"
           mass="{0.08 * c.mass_scale}" material="tissue"/>
          <geom class="look" type="box" size="0.03 0.006 0.012" pos="0 0 {z + 0.010}"
@@ -141,7 +154,8 @@ class DrawerTask(Task):
 
     def corners(self) -> dict[str, Array]:
         x, y, z = BOX_SIZE
-        return {"tissue_box": box_corners((x, y * self.config.scale, z))}
+        wide = _FOOT if self.config.regime == "retry" else 1.0
+        return {"tissue_box": box_corners((x, wide * y * self.config.scale, z))}
 
     def home(self, rng: np.random.Generator) -> Home:
         turn = rotation_matrix(rng.normal(0, self.config.home_turn, 3))
