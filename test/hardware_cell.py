@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dexpie_ros.control.modes import DRIVES
 from dexpie_ros.control.types import Mode
 from dexpie_ros.emulators.peer import Control
 from dexpie_ros.graph import NodeSpec
@@ -23,6 +24,12 @@ from dexpie_ros.running_graph import RunningGraph
 WIDTH, HEIGHT, FPS = 320, 240, 30
 OK, WARN, ERROR, STALE = range(4)
 Trigger = "std_srvs/srv/Trigger"
+START_S = 240.0
+"""Fourteen processes on a machine that does other things, too."""
+CALLED = (
+    "/arm/recover", "/hand/clear_errors", "/intervention/clear_fault", "/intervention/force",
+    "/teleop/calibrate",
+)  # fmt: skip
 
 
 PATIENCE = {
@@ -67,9 +74,12 @@ class Cell:
     statuses: dict[str, tuple[int, str, dict[str, str]]] = field(default_factory=dict)
     modes: list[tuple[Mode, str]] = field(default_factory=list)
     newest: dict[str, Any] = field(default_factory=dict)
+    services: dict[str, Any] = field(default_factory=dict)
 
     def listen(self) -> None:
         node = self.client.node
+        # early: a server loses its answer to a client that it has not been matched with yet
+        self.services = {name: node.client(name) for name in CALLED}
         node.subscribe("/diagnostics", self._on_diagnostics)
         node.subscribe("/intervention/state", lambda m: self.modes.append((Mode(m.mode), m.reason)))
         for topic in ("/arm/tcp_pose", "/hand/joint_states", "/teleop/command"):
@@ -101,20 +111,33 @@ class Cell:
             f"the arbiter never was {mode.name} because of {text!r}",
         )
 
+    def until_was(self, mode: Mode, text: str) -> None:
+        """As :meth:`until_mode`, since the last kill, if only for a moment."""
+        self.until(
+            lambda: any(seen is mode and text in reason for seen, reason in self.modes),
+            f"the arbiter never was {mode.name} because of {text!r}",
+        )
+
+    @property
+    def reason(self) -> str:
+        return self.modes[-1][1] if self.modes else ""
+
     def kill(self, name: str) -> None:
-        """SIGKILL, and wait until it was started again."""
+        """SIGKILL, and wait until it was started again; what is said counts from then on."""
         pid = self.graph.supervisor.nodes[name].pid
         assert pid is not None
+        self.client.spin_for(0.1)
         os.kill(pid, signal.SIGKILL)
         self.statuses.pop(name, None)
+        self.modes.clear()
         self.until(
             lambda: self.graph.supervisor.nodes[name].pid not in (None, pid),
             f"{name} was not started again",
         )
 
     def call(self, service: str) -> Any:
-        client = self.client.node.client(service)
-        assert client.wait_for_service(timeout_sec=10.0), service
+        client = self.services[service]
+        self.until(client.service_is_ready, f"{service} is not there")
         future: Any = None
 
         def answered() -> bool:
@@ -128,6 +151,31 @@ class Cell:
 
         self.until(answered, f"{service} did not answer", timeout=60.0)
         return future.result()
+
+    def succeeds(self, service: str) -> None:
+        """Until it does: a busy machine may make a device, or an answer, late."""
+        self.until(lambda: bool(self.call(service).success), f"{service} was always refused")
+
+    def recover(self) -> None:
+        """The arm: by the service; its answer may be lost where it was carried out."""
+
+        def recovered() -> bool:
+            answer = self.call("/arm/recover")
+            return bool(answer.success) or "not stopped" in answer.message
+
+        self.until(recovered, "the arm was not recovered")
+        self.until_status("arm_driver", OK)
+
+    def clear_fault(self) -> None:
+        """Until there is none: a driver's last word about it may come late."""
+
+        def cleared() -> bool:
+            if self.modes and self.modes[-1][0] is Mode.FAULT:
+                self.call("/intervention/clear_fault")
+                self.client.spin_for(0.5)
+            return not self.modes or self.modes[-1][0] is not Mode.FAULT
+
+        self.until(cleared, "the fault was not cleared")
 
     def tcp(self) -> np.ndarray:
         """The newest measured position."""
@@ -154,11 +202,16 @@ def settled(cell: Cell) -> None:
     """All devices well and the arm following."""
     for name in DRIVERS:
         cell.until_status(name, OK)
+    cell.clear_fault()
 
 
 def take_over(cell: Cell) -> None:
-    def accepted() -> bool:
-        return bool(cell.call("/intervention/force").success)
+    """Until the operator drives; the key alone would give back what he has already."""
 
-    cell.until(accepted, "the takeover was never accepted")
-    cell.until_mode(Mode.HUMAN)
+    def drives() -> bool:
+        if not (cell.modes and cell.modes[-1][0] is Mode.HUMAN):
+            cell.call("/intervention/force")
+            cell.client.spin_for(0.5)
+        return bool(cell.modes) and cell.modes[-1] == (Mode.HUMAN, DRIVES[Mode.HUMAN])
+
+    cell.until(drives, "the takeover was never accepted")

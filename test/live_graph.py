@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from policies import tiny_policy
 from dexpie_ros.control.types import Mode
 from dexpie_ros.graph import stack
 from dexpie_ros.nodes.base import interface
-from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.nodes.session_client import GraphError, SessionClient
 from dexpie_ros.running_graph import RunningGraph
 
 KEY_LISTENERS = 4
 """Arbiter, session, teleop, recorder."""
+IDLE, RUNNING = 0, 2
+START_S = 180.0
+"""Seven processes on a machine that does other things, too."""
+ASKED = ("emergency_stop", "toggle", "force", "set", "clear_fault", "home")
 
 
 class LiveGraph:
@@ -32,8 +37,14 @@ class LiveGraph:
         self.mode, self.reason, self.session, self.plan = Mode.HOLD, "", None, ""
         self.reasons: list[tuple[Mode, str]] = []
         self.heard = dict.fromkeys(("/control/step", "/policy/chunk"), 0)
-        self._clients: dict[str, Any] = {}
         node = client.node
+        # early: a server loses its answer to a client that it has not been matched with yet
+        names = (
+            *(f"/intervention/{name}" for name in ASKED),
+            "/session/next",
+            "/session/re_record",
+        )
+        self._clients = {name: node.client(name) for name in names}
         self.keys = node.publisher("/intervention/key")
         node.subscribe("/intervention/state", self._on_state)
         node.subscribe("/session/state", lambda m: setattr(self, "session", m))
@@ -64,13 +75,14 @@ class LiveGraph:
             self.client.spin_for(0.01)
         return time.monotonic() - began
 
-    def ask(self, service: str, data: bool | None = None) -> tuple[bool, str]:
+    def ask(
+        self, service: str, data: bool | None = None, *, did: Callable[[], Any] = lambda: False
+    ) -> tuple[bool, str]:
+        """``did``: whether it was carried out although no answer came, of what twice is not once."""
         kind = "std_srvs/srv/Trigger" if data is None else "std_srvs/srv/SetBool"
         request = interface(kind).Request()
         if data is not None:
             request.data = data
-        if service not in self._clients:
-            self._clients[service] = self.client.node.client(service)
         client = self._clients[service]
         self.until(client.service_is_ready, f"{service} there")
         # asked again: an answer is lost where the server is not yet matched with this client
@@ -79,7 +91,26 @@ class LiveGraph:
             with suppress(AssertionError):
                 self.until(future.done, f"{service} answers", patience)
                 return future.result().success, future.result().message
+            if did():
+                return True, "no answer came"
         raise AssertionError(f"{service} never answered")
+
+    def take_over(self) -> None:
+        """Until the operator drives; the key alone would give back what he has already."""
+        human = partial(self.is_in, Mode.HUMAN)
+
+        def take() -> None:
+            if not human():
+                self.ask("/intervention/force", did=human)
+
+        self.persist(take, lambda: self.reason == "the operator drives", "the operator drives")
+
+    def is_in(self, mode: Mode) -> bool:
+        return self.mode is mode
+
+    def was(self, text: str) -> bool:
+        """Whether the arbiter gave this reason since `reasons` was cleared, if only for a moment."""
+        return any(text in reason for _, reason in self.reasons)
 
     def key(self, text: str) -> None:
         # a key reaches only those who are matched by then
@@ -103,28 +134,45 @@ class LiveGraph:
 
     def start(self, name: str, kind: str = "deployment") -> None:
         policy = "" if kind == "demonstration" else str(self.policy)
-        self.client.start(kind, seed=5, episode_id=name, policy_id=policy)
+        for last in (False, False, True):  # a node may be silent for longer than the session waits
+            try:
+                self.client.start(kind, seed=5, episode_id=name, policy_id=policy)
+                break
+            except GraphError:
+                if last:
+                    raise
+                self.client.spin_for(1.0)
+                if self.client.running:  # the answer was lost
+                    break
         if kind != "demonstration":
             self.until(lambda: self.drives, "the policy drives")
 
     def end(self) -> None:
         """End what runs and clear what is wrong."""
-        self.client.spin_for(0.1)
-        if self.mode is Mode.FAULT:
-            self.until(lambda: self.session.phase == 0, "a fault ends the episode")
-            self.ask("/intervention/clear_fault")
-        elif self.session.phase:
-            self.client.end("aborted", discard=True)
-        self.until(lambda: self.mode is Mode.HOLD, "holds")
+
+        def over() -> bool:
+            self.client.spin_for(0.1)
+            if self.session is None:
+                return False
+            if self.session.phase == RUNNING and self.mode is not Mode.FAULT:
+                with suppress(GraphError):  # somebody else may end it at the same moment
+                    self.client.end("aborted", discard=True)
+            elif self.session.phase == IDLE and self.mode is Mode.FAULT:
+                self.ask("/intervention/clear_fault")
+            return self.session.phase == IDLE and self.mode is Mode.HOLD
+
+        self.until(over, "idle and holding", timeout=120.0)
 
     def pid(self, node: str) -> int | None:
         return self.graph.supervisor.nodes[node].pid
 
     def kill(self, node: str) -> None:
-        """SIGKILL; the supervisor starts it again."""
+        """SIGKILL; the supervisor starts it again. `reasons` are those from then on."""
         pid = self.pid(node)
         assert pid is not None
+        self.client.spin_for(0.1)
         os.kill(pid, signal.SIGKILL)
+        self.reasons.clear()
 
 
 @contextmanager
@@ -156,5 +204,5 @@ def live_graph(folder: Path, **arguments: Any) -> Iterator[LiveGraph]:
         SessionClient(watch=graph.check) as client,
     ):
         live = LiveGraph(client, graph, folder)
-        client.wait_ready(nodes=[spec.name for spec in specs])
+        client.wait_ready(START_S, nodes=[spec.name for spec in specs])
         yield live

@@ -63,10 +63,10 @@ class PtyKeyboard:
     def restored(self) -> bool:
         return termios.tcgetattr(self._slave) == self.before
 
-    def wait(self, timeout: float = 30.0) -> int:
+    def wait(self, timeout: float = 60.0) -> int:
         """Exit status; reads on, so that the process is never blocked by a full terminal."""
         end = time.monotonic() + timeout
         while self.process.poll() is None and time.monotonic() < end:
             self.screen()
             time.sleep(0.02)
-        return self.process.wait(1)
+        return self.process.wait(10)

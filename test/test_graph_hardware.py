@@ -32,6 +32,7 @@ from hardware_cell import (
     HEIGHT,
     OK,
     STALE,
+    START_S,
     WARN,
     WIDTH,
     Cell,
@@ -42,6 +43,7 @@ from hardware_cell import (
 
 from dexpie_ros import contract, geometry
 from dexpie_ros.contract import Qos
+from dexpie_ros.control.modes import DRIVES
 from dexpie_ros.control.types import Mode
 from dexpie_ros.emulators.peer import Control
 from dexpie_ros.episodes.reader import read_episode
@@ -63,7 +65,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
         RunningGraph(fit_to_a_small_machine(specs), log_file=log) as graph,
         SessionClient(watch=graph.check) as client,
     ):
-        client.wait_ready(nodes=[spec.name for spec in specs if spec.is_node])
+        client.wait_ready(START_S, nodes=[spec.name for spec in specs if spec.is_node])
         emulators = {name: Control(host, port) for name, port in CONTROL_PORTS.items()}
         made = Cell(client, graph, emulators, episodes, log)
         made.listen()
@@ -79,21 +81,30 @@ def test_the_graph_is_the_contract(cell: Cell) -> None:
     node = cell.client.node
     for topic in contract.TOPICS:
         expected = set(topic.publisher.split("|")) & set(running.values())
-        infos = node.get_publishers_info_by_topic(topic.name)
-        writers = {kinds.get(info.node_name, info.node_name) for info in infos}
-        if topic.publisher not in ("all", "anyone"):
-            assert writers == expected, topic.name
-        for info in infos:
+
+        def writers(name: str = topic.name) -> set[str]:
+            infos = node.get_publishers_info_by_topic(name)
+            return {kinds.get(info.node_name, info.node_name) for info in infos}
+
+        if topic.publisher not in ("all", "anyone"):  # discovery takes its time
+            cell.until(
+                lambda writers=writers, expected=expected: writers() == expected,
+                f"{topic.name}: by {expected} only",
+            )
+        for info in node.get_publishers_info_by_topic(topic.name):
             assert info.topic_type == topic.type, topic.name
             latched = info.qos_profile.durability.name == "TRANSIENT_LOCAL"
             assert latched == (topic.qos is Qos.STATE), topic.name
-    services = dict(node.get_service_names_and_types())
-    for name in contract.ROBOT_SERVICES:
-        assert services[name] == [contract.SERVICES[name]]
+    expected_services = {name: [contract.SERVICES[name]] for name in contract.ROBOT_SERVICES}
+    cell.until(
+        lambda: expected_services.items() <= dict(node.get_service_names_and_types()).items(),
+        "the services of the contract",
+    )
 
 
 def test_only_processes_with_raw_images_share_memory(cell: Cell) -> None:
     """Who is killed while it writes there stops all who write to the same reader, for a second."""
+    settled(cell)
     sharing = set()
     for name, node in cell.graph.supervisor.nodes.items():
         if "/dev/shm/fastdds_" in Path(f"/proc/{node.pid}/maps").read_text(encoding="utf-8"):
@@ -165,24 +176,32 @@ def test_the_operator_moves_the_emulated_arm_and_hand_and_it_is_recorded(cell: C
     cell.client.start("demonstration", episode_id="by-hand")
     take_over(cell)
     cell.client.spin_for(0.6)
-    start, opened = cell.tcp(), cell.hand()
-    assert opened.min() > 0.7
-    for step in range(20):
-        place[0, 3] = 0.004 * (step + 1)
-        vive.ask("place", matrix=place.tolist())
-        cell.client.spin_for(0.04)
+    cell.until(lambda: bool(cell.hand().min() > 0.7), "the hand did not open with the glove")
+    for last in (False, False, True):  # an operator who is lost for a moment is anchored anew
+        cell.until(cell.arm_stands_still, "the arm did not come to rest")
+        start, sign = cell.tcp(), 1.0 if place[0, 3] < 0.04 else -1.0
+        for _ in range(20):
+            place[0, 3] += 0.004 * sign
+            vive.ask("place", matrix=place.tolist())
+            cell.client.spin_for(0.04)
+
+        def moved(start: np.ndarray = start) -> bool:
+            return bool(abs(np.linalg.norm(cell.tcp() - start) - 0.08) < 0.003)
+
+        try:
+            cell.until(moved, "the arm did not move by the operator's 8 cm", 20.0)
+            break
+        except AssertionError:
+            if last:
+                raise
     glove.ask("hold", closed=1.0)
-    cell.until(
-        lambda: bool(abs(np.linalg.norm(cell.tcp() - start) - 0.08) < 0.003),
-        "the arm did not move by the operator's 8 cm",
-    )
     cell.until(lambda: cell.hand()[:4].max() < 0.3, "the hand did not close with the glove")
     directory = Path(cell.client.end("success"))
     glove.ask("hold")
     vive.ask("place")
     episode = read_episode(directory)
     assert episode.success and episode.human.sum() > 10
-    assert np.linalg.norm(episode.tcp[-1, :3, 3] - episode.tcp[0, :3, 3]) > 0.07
+    assert np.linalg.norm(episode.tcp[:, :3, 3] - episode.tcp[0, :3, 3], axis=1).max() > 0.07
     lag = np.linalg.norm(episode.tcp[:, :3, 3] - episode.command_tcp[:, :3, 3], axis=1)
     assert np.median(lag) < 0.03, "the arm follows the commands that are recorded as executed"
     assert episode.images("front")[5].shape == (HEIGHT, WIDTH, 3)
@@ -197,12 +216,9 @@ def test_a_protective_stop_stops_everything_until_the_operator_recovers(cell: Ce
     cell.until_mode(Mode.FAULT, "protective stop")
     assert cell.arm_stands_still()
     assert cell.statuses["arm_driver"][2]["device"] == "arm"
-    answer = cell.call("/arm/recover")
-    assert answer.success, answer.message
-    cell.until_status("arm_driver", OK)
+    cell.recover()
     assert cell.modes[-1][0] is Mode.FAULT, "only the operator clears it"
-    assert cell.call("/intervention/clear_fault").success
-    cell.until(lambda: cell.modes[-1][0] is not Mode.FAULT, "the fault was not cleared")
+    cell.clear_fault()
     again = cell.call("/arm/recover")
     assert not again.success and "not stopped" in again.message
 
@@ -212,9 +228,9 @@ def test_a_halted_program_is_a_fault_although_the_arm_goes_on_sending(cell: Cell
     cell.emulators["emulator_ur5"].ask("halt", reason="stopped on the pendant")
     cell.until_status("arm_driver", ERROR, "halted its program")
     cell.until_mode(Mode.FAULT, "halted its program")
-    assert cell.call("/arm/recover").success
-    cell.until_status("arm_driver", OK)
-    cell.until(lambda: bool(cell.call("/intervention/clear_fault").success), "still a fault")
+    cell.recover()
+    assert cell.modes[-1][0] is Mode.FAULT, "only the operator clears it"
+    cell.clear_fault()
 
 
 def test_a_silent_hand_makes_the_arbiter_hold_and_comes_back(cell: Cell) -> None:
@@ -226,7 +242,7 @@ def test_a_silent_hand_makes_the_arbiter_hold_and_comes_back(cell: Cell) -> None
     assert "hand" in cell.statuses["hand_driver"][1]
     hand.ask("line_fault", kind="")
     cell.until_status("hand_driver", OK)
-    cell.until(lambda: "hand" not in cell.modes[-1][1], "the arbiter did not go on")
+    cell.until(lambda: "hand" not in cell.reason, "the arbiter did not go on")
 
 
 def test_hand_errors_are_cleared_on_request(cell: Cell) -> None:
@@ -234,7 +250,7 @@ def test_hand_errors_are_cleared_on_request(cell: Cell) -> None:
     hand = cell.emulators["emulator_inspire"]
     hand.ask("stall", finger=3)
     cell.until_status("hand_driver", ERROR, "index: stall")
-    assert cell.call("/hand/clear_errors").success
+    cell.succeeds("/hand/clear_errors")
     cell.until_status("hand_driver", OK)
 
 
@@ -244,7 +260,8 @@ def test_an_unplugged_camera_is_named_and_comes_back(cell: Cell) -> None:
     camera.ask("unplug")
     cell.until_status("camera_wrist", ERROR)
     assert cell.statuses["camera_wrist"][2]["serial"] == "emulated-wrist"
-    assert cell.statuses["camera_front"][0] == OK
+    cell.until_status("camera_front", OK)
+    assert cell.statuses["camera_wrist"][0] == ERROR
     camera.ask("plug")
     cell.until_status("camera_wrist", OK)
 
@@ -259,6 +276,7 @@ def test_a_frozen_glove_and_a_lost_tracker_make_the_takeover_hold(cell: Cell) ->
     cell.until_mode(Mode.HUMAN, "lost")
     glove.ask("freeze", on=False)
     cell.until_status("glove_driver", OK)
+    cell.until_mode(Mode.HUMAN, DRIVES[Mode.HUMAN])
     vive.ask("tracking", result=201, valid=False)
     cell.until_status("tracker_driver", STALE, "out of range of the lighthouses")
     cell.until_mode(Mode.HUMAN, "lost")
@@ -296,4 +314,5 @@ def test_a_lost_connection_to_the_arm_is_taken_up_again(cell: Cell) -> None:
     robot.ask("drop")
     cell.until_status("arm_driver", ERROR)
     cell.until_status("arm_driver", OK)
-    assert robot.ask("state")["sessions"] == 2, "one to read, one to control"
+    sessions = lambda: robot.ask("state")["sessions"]
+    cell.until(lambda: sessions() == 2, "one to read, one to control")

@@ -22,12 +22,24 @@ __all__ = ["cell"]  # the fixture: a graph of this module's own
 def test_a_jog_goes_the_way_that_was_asked_for(cell: Cell, axis: str, amount: str) -> None:
     settled(cell)
     command = [sys.executable, "-m", "dexpie_ros.cli", "jog", axis, amount]
-    jog = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    cell.until(lambda: jog.poll() is not None, "the jog did not end", timeout=60.0)
-    said, _ = jog.communicate()
-    assert jog.returncode == 0, said
+    for _ in range(4):  # refused, or ended on its way, where a stream was late
+        done, said = jogged(cell, command)
+        if done == 0:
+            break
+    assert done == 0, said
     assert f"{axis}: asked for {float(amount):+.3f}" in said
     cell.until_mode(Mode.HOLD)
+
+
+def jogged(cell: Cell, command: list[str]) -> tuple[int, str]:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as jog:
+        try:
+            cell.until(lambda: jog.poll() is not None, "the jog did not end", timeout=120.0)
+        finally:
+            jog.kill()
+        return jog.returncode, jog.communicate()[0]
 
 
 def test_an_arm_stopped_on_its_way_stays_there_when_it_is_recovered(cell: Cell) -> None:
@@ -46,26 +58,25 @@ def test_an_arm_stopped_on_its_way_stays_there_when_it_is_recovered(cell: Cell) 
         cell.client.spin_for(0.04)
     robot.ask("protective_stop")
     cell.until_mode(Mode.FAULT, "protective stop")
-    cell.client.spin_for(0.5)
+    cell.until(cell.arm_stands_still, "the arm did not stop")
     stopped = cell.tcp()
-    assert cell.call("/arm/recover").success
-    cell.until_status("arm_driver", OK)
+    cell.recover()
     cell.client.spin_for(1.0)
     assert np.linalg.norm(cell.tcp() - stopped) < 0.002
-    assert cell.call("/intervention/clear_fault").success
+    cell.clear_fault()
     cell.client.spin_for(0.5)
     assert np.linalg.norm(cell.tcp() - stopped) < 0.002
     vive.ask("place")
 
 
 def test_a_killed_arbiter_is_followed_as_soon_as_it_is_back(cell: Cell) -> None:
-    """Not only when DDS stops listing the dead one, after 20 s."""
+    """That it need not wait until DDS stops listing the dead one: test_nodes_drivers."""
     settled(cell)
     cell.kill("intervention_arbiter")
     cell.until_status("arm_driver", WARN, "no /control/command")
     assert cell.arm_stands_still()
-    cell.until_status("arm_driver", OK, timeout=12.0)
-    cell.until_status("hand_driver", OK, timeout=12.0)
+    cell.until_status("arm_driver", OK)
+    cell.until_status("hand_driver", OK)
     cell.until_mode(Mode.HOLD)
 
 
@@ -74,7 +85,7 @@ def test_a_killed_teleop_knows_the_operators_alignment_again(cell: Cell) -> None
     vive, glove = cell.emulators["emulator_vive"], cell.emulators["emulator_manus"]
     vive.ask("place", matrix=geometry.make_pose(np.eye(3), [0.0, 1.2, -0.3]).tolist())
     glove.ask("hold", closed=0.0)
-    cell.until(lambda: bool(cell.call("/teleop/calibrate").success), "not aligned")
+    cell.succeeds("/teleop/calibrate")
     cell.until_status("teleop", OK, "following")
     cell.kill("teleop")
     cell.until_status("teleop", OK, "before this node was started anew")
@@ -87,9 +98,9 @@ def test_a_killed_driver_comes_back_and_nothing_has_moved(cell: Cell, driver: st
     settled(cell)
     before, openings = cell.tcp(), cell.hand()
     cell.kill(driver)
-    cell.until_mode(Mode.HOLD, "/arm/" if driver == "arm_driver" else "/hand/")
-    cell.until_status(driver, OK, timeout=30.0)
-    cell.until(lambda: "silent" not in cell.modes[-1][1], "the arbiter did not go on")
+    cell.until_was(Mode.HOLD, "/arm/" if driver == "arm_driver" else "/hand/")
+    cell.until_status(driver, OK)
+    cell.until(lambda: "silent" not in cell.reason, "the arbiter did not go on")
     cell.client.spin_for(0.5)
     assert np.linalg.norm(cell.tcp() - before) < 0.002
     assert np.abs(cell.hand() - openings).max() < 0.05

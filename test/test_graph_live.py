@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
 from dexpie_ros.training.train import actor_preset, train_actor
 
 SEED = 31_000
+PATIENCE_S = 300.0
+"""In lockstep: a busy machine makes it slow, never wrong."""
 
 
 @dataclass
@@ -47,10 +51,18 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     episodes, log = folder / "episodes", folder / "graph.log"
     specs = stack("deploy", rtf=0, directory=str(episodes), policy=str(policy))
     with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
-        client.wait_ready(nodes=[spec.name for spec in specs])
+        client.wait_ready(PATIENCE_S, nodes=[spec.name for spec in specs])
         client.start("demonstration", seed=SEED, episode_id="demonstration")
-        client.wait_end()
+        client.wait_end(PATIENCE_S)
         yield Stack(client, policy, episodes, episodes / "demonstration", log)
+
+
+def until(live: Stack, true: Callable[[], object], what: str) -> None:
+    """Discovery takes its time on a busy machine."""
+    end = time.monotonic() + 60.0
+    while not true():
+        assert time.monotonic() < end, what
+        live.client.spin_for(0.1)
 
 
 def test_a_demonstration_by_teleoperation_succeeds(live: Stack) -> None:
@@ -71,12 +83,10 @@ def test_the_graph_is_the_contract(live: Stack) -> None:
         if topic.publisher != contract.ANYONE and not topic.publisher.endswith("_driver")
     }  # fmt: skip
     for name, topic in expected.items():
-        for _ in range(100):  # discovery takes its time on a busy machine
-            if publishers := node.get_publishers_info_by_topic(name):
-                break
-            live.client.spin_for(0.1)
-        assert publishers, f"{name}: nobody publishes it"
-        for info in publishers:
+        until(
+            live, partial(node.get_publishers_info_by_topic, name), f"{name}: nobody publishes it"
+        )
+        for info in node.get_publishers_info_by_topic(name):
             assert info.topic_type == topic.type, name
             assert info.qos_profile.reliability.name == "RELIABLE", name
             latched = info.qos_profile.durability.name == "TRANSIENT_LOCAL"
@@ -86,20 +96,27 @@ def test_the_graph_is_the_contract(live: Stack) -> None:
     ours = {n for n, _ in node.get_topic_names_and_types()}
     system = {"/rosout", "/parameter_events"}
     assert ours - system <= set(contract.BY_NAME), "a topic that the contract does not know"
-    services = dict(node.get_service_names_and_types())
-    for name, kind in contract.SERVICES.items():
-        if name not in contract.ROBOT_SERVICES:
-            assert services[name] == [kind]
+    wanted = {
+        name: [kind]
+        for name, kind in contract.SERVICES.items()
+        if name not in contract.ROBOT_SERVICES
+    }
+    until(
+        live,
+        lambda: wanted.items() <= dict(node.get_service_names_and_types()).items(),
+        "the services of the contract",
+    )
 
 
 def test_only_the_arbiter_commands(live: Stack) -> None:
-    infos = live.client.node.get_publishers_info_by_topic("/control/command")
-    assert [info.node_name for info in infos] == ["intervention_arbiter"]
+    find = partial(live.client.node.get_publishers_info_by_topic, "/control/command")
+    until(live, find, "somebody commands")
+    assert [info.node_name for info in find()] == ["intervention_arbiter"]
 
 
 def test_live_and_lockstep_are_equal_bit_for_bit(live: Stack) -> None:
     live.client.start("evaluation", seed=SEED + 9, episode_id="live", policy_id=str(live.policy))
-    live.client.wait_end()
+    live.client.wait_end(PATIENCE_S)
     task = Task("evaluation", SEED + 9, episode_id="lockstep")
     run_all(LockstepConfig(), [task], live.episodes, Policy.load(live.policy))
     a, b = read_episode(live.episodes / "live"), read_episode(live.episodes / "lockstep")
@@ -116,7 +133,7 @@ def test_the_operator_takes_over_by_the_service(live: Stack) -> None:
     """A policy that barely moves stalls; the operator notices, takes over and finishes."""
     client = live.client
     client.start("correction", seed=SEED + 1, episode_id="corrected", policy_id=str(live.policy))
-    client.wait_end()
+    client.wait_end(PATIENCE_S)
     episode = read_episode(live.episodes / "corrected")
     assert episode.human.any() and not episode.human[:5].any()
     assert any("takes over" in text for _, text in episode.events)
@@ -132,13 +149,15 @@ def test_the_clock_never_goes_back_and_commands_follow_a_reset(live: Stack) -> N
         interface(row.type), row.name,
         lambda m: stamps.append(m.clock.sec * 10**9 + m.clock.nanosec), 100,
     )  # fmt: skip
-    live.client.spin_for(0.5)
+    until(live, lambda: stamps, "the clock is heard")
     for k in range(2):
         live.client.start("demonstration", seed=SEED + k, episode_id=f"reset-{k}")
-        live.client.spin_for(0.5)
+        heard = len(stamps) + 12
+        while len(stamps) < heard:  # however fast this machine is
+            live.client.spin_for(0.01)
+            assert live.client.running, "it is over before it was heard"
         live.client.end("aborted", discard=True)
     node.destroy_subscription(subscription)
-    assert len(stamps) > 20
     assert stamps == sorted(stamps)
     assert not (live.episodes / "reset-0").exists(), "discarded: nothing is kept"
 

@@ -27,7 +27,7 @@ from dexpie_ros.devices.driver_parameters import GloveDriverParameters
 from dexpie_ros.devices.probe import probe
 from dexpie_ros.emulators.peer import Emulator
 from dexpie_ros.geometry import Pose
-from dexpie_ros.nodes import glove_driver, glove_listener
+from dexpie_ros.nodes import device_node, glove_driver, glove_listener
 from dexpie_ros.nodes.arm_driver import ArmDriver
 from dexpie_ros.nodes.base import ContractNode
 from dexpie_ros.nodes.camera_driver import CameraDriver
@@ -35,6 +35,8 @@ from dexpie_ros.nodes.device_node import ArbiterCommands
 from dexpie_ros.nodes.hand_driver import HandDriver
 from dexpie_ros.nodes.teleop import TeleopNode
 from dexpie_ros.nodes.tracker_driver import TrackerDriver
+
+SECOND = 1_000_000_000
 
 
 class World:
@@ -49,7 +51,7 @@ class World:
         self._executor.add_node(node)
         return node
 
-    def until(self, condition: Callable[[], bool], timeout: float = 15.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout: float = 60.0) -> None:
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end, "did not come about"
@@ -102,7 +104,7 @@ def test_gloves_of_the_vendors_ros_package(monkeypatch: pytest.MonkeyPatch) -> N
         w.until(comes)
         assert heard[0].side == "right" and list(heard[0].type) == list(ERGONOMICS)
         assert heard[0].value[0] >= 10.0
-        assert node.judge(node.device.status()).level is Level.OK
+        w.until(lambda: comes() and node.judge(node.device.status()).level is Level.OK)
 
 
 def test_the_commands_hear_the_vendors_messages_too(
@@ -110,7 +112,7 @@ def test_the_commands_hear_the_vendors_messages_too(
 ) -> None:
     """`dexpie calibrate glove` where the glove comes over the vendor's ROS package."""
     monkeypatch.setattr(glove_listener, "VENDOR_TYPE", "dexpie_msgs/msg/GloveErgonomics")
-    monkeypatch.setattr(commands, "CONNECT_S", 20.0)
+    monkeypatch.setattr(commands, "CONNECT_S", 60.0)
     asked: list[str] = []
     made: list[Any] = []
 
@@ -209,8 +211,8 @@ def test_only_fresh_commands_of_the_arbiter_are_taken() -> None:
             output.publish(arbiter.messages.control_command(stamp, COMMAND, 1, Source.POLICY))
 
         w.until(lambda: send(age_s=5.0) or driver.count_publishers("/control/command") == 1)  # type: ignore[func-returns-value]
-        w.until(lambda: send() or bool(taken))  # type: ignore[func-returns-value]
-        assert gate.problem() == "" and np.array_equal(taken[0].hand, np.ones(6))
+        w.until(lambda: send() or (taken and not gate.problem()))  # type: ignore[func-returns-value]
+        assert np.array_equal(taken[0].hand, np.ones(6))
         w.until(lambda: "no /control/command for" in gate.problem())
         stranger = w.add(ContractNode("stranger")).publisher("/control/command")
         assert stranger is not None
@@ -222,10 +224,15 @@ def test_only_fresh_commands_of_the_arbiter_are_taken() -> None:
         assert len(taken) == count, "with two voices nobody is obeyed"
 
 
-def test_a_restarted_arbiter_is_followed_although_the_dead_one_is_still_listed() -> None:
+def test_a_restarted_arbiter_is_followed_although_the_dead_one_is_still_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """DDS lists a killed writer until its lease ends; what is heard tells one from two."""
+    now = [1_000 * SECOND]
+    monkeypatch.setattr(device_node, "time", SimpleNamespace(monotonic_ns=lambda: now[0]))
     with world() as w:
         driver = w.add(ContractNode("driver"))
+        driver.now_ns = lambda: now[0]  # type: ignore[method-assign]
         listed = ["intervention_arbiter"]
         driver.get_publishers_info_by_topic = lambda _topic: [  # type: ignore[method-assign]
             SimpleNamespace(node_name=name) for name in listed
@@ -241,17 +248,17 @@ def test_a_restarted_arbiter_is_followed_although_the_dead_one_is_still_listed()
 
         assert send(5_000) == 1
         listed.append("intervention_arbiter")  # the new one; the old one was killed
-        time.sleep(0.5)
+        now[0] += SECOND // 2
         assert [send(1), send(2)] == [2, 3] and gate.problem() == ""
         assert send(5_001) == 3 and "two nodes called intervention_arbiter" in gate.problem()
         assert send(3) == 3, "both speak: nobody is obeyed"
-        time.sleep(0.5)
+        now[0] += SECOND // 2
         assert send(4) == 4 and gate.problem() == ""
         listed.append("stranger")
         gate._look_around()
         assert send(5) == 4 and "stranger publishes" in gate.problem()
         listed[:] = ["stranger"]
-        time.sleep(0.5)
+        now[0] += SECOND // 2
         assert send(1) == 4, "nobody but the arbiter is ever followed, not even once"
 
 

@@ -59,7 +59,7 @@ class Robot:
     def _on_diagnostics(self, message: Any) -> None:
         self.said += [(status_level(s), s.message) for s in message.status if s.name == "recorder"]
 
-    def until(self, true: Callable[[], Any], timeout: float = 20.0) -> None:
+    def until(self, true: Callable[[], Any], timeout: float = 60.0) -> None:
         end = time.monotonic() + timeout
         while not true():
             assert time.monotonic() < end, "did not come about"

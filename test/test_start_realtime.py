@@ -41,7 +41,7 @@ def said(**environment):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=180,
     )
     return run.stdout.split()
 
@@ -79,7 +79,7 @@ def test_niceness_reaches_every_thread_and_is_no_real_time():
         "os.sched_getscheduler(0)", "(os.sched_getscheduler(0), os.nice(0))"
     )
     run = subprocess.run(
-        [sys.executable, "-c", read], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", read], capture_output=True, text=True, check=True, timeout=180
     )
     niceness = NICE if permitted() else os.nice(0)
     one = str((os.SCHED_OTHER, niceness))

@@ -112,6 +112,7 @@ def test_killed_node_counts_as_a_shell_does(log):
 def test_optional_node_may_end(log):
     specs = [plain("exit 3", "extra", required=False), plain("sleep", "main")]
     with RunningGraph(specs, log.path) as graph:
+        log.pid_after("sleep")
         until(lambda: "extra ended (exit code 3)" in log())
         assert graph.wait(0.3) is None
         assert graph.stop() == 0
@@ -127,6 +128,7 @@ def test_respawn(log, tmp_path):
     node = plain(does, required=False, respawn=True, respawn_delay=0.05)
     with RunningGraph([node, plain("sleep", "main")], log.path) as graph:
         log.pid_after("stays")
+        log.pid_after("sleep")
         assert graph.supervisor.nodes["plain"].restarts == 2
         assert graph.stop() == 0
     assert "plain ended (exit code 1); again in 0.05 s" in log()
@@ -184,7 +186,9 @@ def test_endless_line_and_bytes_that_are_no_text_pass(log):
 
 
 def test_log_that_cannot_be_written_does_not_block_the_nodes(tmp_path):
-    with RunningGraph([plain("noisy")], "/dev/full") as graph:
+    said = tmp_path / "said"
+    with RunningGraph([plain(f"noisy {said}")], "/dev/full") as graph:
+        until(said.exists)
         assert graph.wait(0.5) is None
         assert graph.stop() == 0
 
@@ -206,16 +210,27 @@ def test_refused_before_anything_starts(specs, message, log):
     assert "sleep" not in log()
 
 
-def runner(tmp_path, *arguments):
-    with (tmp_path / "runner.log").open("w") as log:
-        command = [sys.executable, "-m", "graph_nodes.runner", *arguments]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    return process, Lines(tmp_path / "runner.log")
+@pytest.fixture
+def runner(tmp_path):
+    """Starts the program; it does not outlast the test."""
+    started = []
+
+    def start(*arguments):
+        with (tmp_path / "runner.log").open("w") as log:
+            command = [sys.executable, "-m", "graph_nodes.runner", *arguments]
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        started.append(process)
+        return process, Lines(tmp_path / "runner.log")
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_foreground_run_ends_cleanly(tmp_path, number):
-    process, log = runner(tmp_path)
+def test_foreground_run_ends_cleanly(runner, number):
+    process, log = runner()
     pids = [log.pid_after(f"from /{name}") for name in ("one", "two")]
     process.send_signal(number)
     assert process.wait(60) == 0
@@ -223,8 +238,8 @@ def test_foreground_run_ends_cleanly(tmp_path, number):
     assert not any(map(alive, pids))
 
 
-def test_second_ctrl_c_does_not_wait(tmp_path):
-    process, log = runner(tmp_path, "deaf")
+def test_second_ctrl_c_does_not_wait(runner):
+    process, log = runner("deaf")
     until(lambda: log().count("deaf") == 2)
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -234,8 +249,8 @@ def test_second_ctrl_c_does_not_wait(tmp_path):
     assert "did not end within" not in log()  # no patience ran out
 
 
-def test_killed_supervisor_leaves_no_orphans(tmp_path):
-    process, log = runner(tmp_path)
+def test_killed_supervisor_leaves_no_orphans(runner):
+    process, log = runner()
     pids = [log.pid_after(f"from /{name}") for name in ("one", "two")]
     process.kill()
     process.wait()

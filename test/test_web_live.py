@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -119,8 +121,7 @@ def test_a_refusal_is_told(page, live: LiveGraph) -> None:
     live.end()
     panel(page, "session: idle")
     press(page, "✓ Success")
-    page.wait_for_selector("#said.bad")
-    assert "no episode is running" in page.locator("#said").inner_text()
+    page.locator("#said.bad").get_by_text("no episode is running").wait_for()
 
 
 def test_the_start_to_be_restored_lies_over_the_live_picture(page, live: LiveGraph) -> None:
@@ -159,16 +160,16 @@ def test_the_start_to_be_restored_lies_over_the_live_picture(page, live: LiveGra
 def test_stop_and_clear(page, live: LiveGraph) -> None:
     press(page, "Stop")
     mode(page, live, Mode.FAULT)
-    assert "emergency stop" in page.locator(".mode").inner_text()
+    page.locator(".mode").get_by_text("emergency stop").wait_for()
     press(page, "Clear fault")
     mode(page, live, Mode.HOLD)
 
 
 def test_a_graph_that_goes_is_not_shown_as_if_it_were_there(page, live: LiveGraph) -> None:
     pid = live.pid("intervention_arbiter")
+    os.kill(pid, signal.SIGSTOP)  # so that it is not back before the page has looked
+    page.locator(".mode-none").get_by_text("the arbiter is silent").wait_for()
     live.kill("intervention_arbiter")
-    page.wait_for_selector(".mode-none")
-    assert "the arbiter is silent" in page.locator(".mode").inner_text()
     live.until(lambda: live.pid("intervention_arbiter") not in (None, pid), "it is started again")
     mode(page, live, Mode.HOLD)
 

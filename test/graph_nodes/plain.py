@@ -25,7 +25,10 @@ elif does.startswith("twice"):  # fails two times, then stays
 elif does == "parent":
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     print(f"child {child.pid}", flush=True)
-elif does == "noisy":
+elif does.startswith("noisy"):
     sys.stdout.buffer.write(b"x" * 3_000_000 + b"\nbad \xff byte\nno end of line")
     sys.stdout.buffer.flush()
+    for file in does.split()[1:]:  # that it got this far
+        with open(file, "w", encoding="utf-8"):
+            pass
 time.sleep(600)
