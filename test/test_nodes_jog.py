@@ -20,6 +20,16 @@ from dexpie_ros.nodes.intervention_services import InterventionServices
 MS = 1_000_000
 
 
+class Pause:
+    """Time passes while somebody waits."""
+
+    def __init__(self, _seconds):
+        pass
+
+    def __await__(self):
+        yield
+
+
 class Asked:
     """The services over an arbiter that steps, with a clock of their own."""
 
@@ -28,7 +38,7 @@ class Asked:
         self.jog, self.amount = 1, []
         logger = SimpleNamespace(warning=lambda text, **_: self.warnings.append(text))
         node = SimpleNamespace(
-            serve=lambda *_: None, subscribe=lambda *_: None, get_logger=lambda: logger
+            serve=lambda *_: None, subscribe=lambda *_: None, get_logger=lambda: logger, pause=Pause
         )
         clock = SimpleNamespace(monotonic_ns=lambda: self.now)
         monkeypatch.setattr(intervention_services, "time", clock)
@@ -121,13 +131,41 @@ def test_an_episode_is_not_jogged(asked, kind):
     assert "an episode is running; end it first" in asked.warnings[0]
 
 
-def test_the_operator_is_not_robbed_of_the_robot(asked):
+TAKEN = "the operator has the robot; he must give it back first"
+
+
+def go_home(asked):
+    """What the service answers at once, or None where the robot is on its way."""
+    response = SimpleNamespace()
+    try:
+        asked.services._serve_home(None, response).send(None)
+    except StopIteration:
+        return response.success, response.message
+    return None
+
+
+@pytest.mark.parametrize("mode", [Mode.HUMAN, Mode.ALIGNING])
+def test_the_operator_is_not_robbed_of_the_robot(asked, mode):
+    asked.rig.step(follower())
+    assert asked.rig.arbiter.request(mode, force=True)[0]
+    assert asked.rig.step(follower(), aligned=False).mode is mode
+    asked.ask()
+    assert go_home(asked) == (False, TAKEN)
+    assert asked.rig.arbiter.mode is mode and not asked.services.homing
+    assert asked.warnings == [f"jog: {TAKEN}"]
+    asked.services.carry_out(intervention_services.Action.HOLD)
+    assert go_home(asked) is None and asked.services.homing
+
+
+def test_the_way_home_after_an_episode_is_not_refused(asked):
+    """Its end takes the robot from the operator: the session's way home begins in HOLD."""
+    asked.rig.arbiter.start("demonstration")
     asked.rig.step(follower())
     assert asked.rig.arbiter.toggle(force=True)[0]
     assert asked.rig.step(follower()).mode is Mode.HUMAN
-    asked.ask()
-    assert asked.rig.arbiter.mode is Mode.HUMAN and not asked.services.homing
-    assert asked.warnings == ["jog: the operator has the robot"]
+    assert go_home(asked) == (False, "an episode is running; end it first")
+    asked.rig.arbiter.stop()
+    assert go_home(asked) is None and asked.services.homing
 
 
 def test_a_robot_that_holds_for_a_reason_is_not_jogged(asked):

@@ -106,6 +106,8 @@ class InterventionServices:
             )
         if arbiter.suspended or arbiter.mode is Mode.FAULT:
             return f"not moving: {arbiter.reason}"
+        if arbiter.mode in (Mode.ALIGNING, Mode.HUMAN):
+            return "the operator has the robot; he must give it back first"
         _, why = arbiter.start("deployment")
         self.homing, self._run = arbiter.mode is Mode.POLICY, arbiter.counts
         return "" if self.homing else why
@@ -129,8 +131,7 @@ class InterventionServices:
                 stamp_ns(message.header.stamp),
             )
             if not why and not self._jogs and self._jogging.asked(now):
-                driven = self._arbiter.mode in (Mode.ALIGNING, Mode.HUMAN)
-                why = "the operator has the robot" if driven else self._move()
+                why = self._move()
                 self._jogs = not why
         if why:
             self._node.get_logger().warning(f"jog: {why}", throttle_duration_sec=1.0)
