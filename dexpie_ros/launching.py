@@ -9,10 +9,18 @@ import atexit
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 
 from launch import LaunchContext, LaunchDescription  # type: ignore[attr-defined]
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    OpaqueFunction,
+    Shutdown,
+)
+from launch.events.process import ProcessExited, ShutdownProcess
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -49,7 +57,7 @@ def node_action(spec: NodeSpec) -> ExecuteProcess:
             additional_env={"PYTHONUNBUFFERED": "1", **spec.env},
             respawn=spec.respawn,
             respawn_delay=spec.respawn_delay,
-            on_exit=_on_exit(spec),
+            on_exit=when_it_exits(spec),
             output="screen",
         )
     return Node(
@@ -62,15 +70,29 @@ def node_action(spec: NodeSpec) -> ExecuteProcess:
         additional_env={"PYTHONUNBUFFERED": "1", **spec.env},
         respawn=spec.respawn,
         respawn_delay=spec.respawn_delay,
-        on_exit=_on_exit(spec),
+        on_exit=when_it_exits(spec),
         output="screen",
     )
 
 
-def _on_exit(spec: NodeSpec) -> list[Shutdown] | None:
-    """launch asks at every exit, so that of a node that is started again must not end the graph."""
-    ends = spec.required and not spec.respawn
-    return [Shutdown(reason=f"{spec.name} is required")] if ends else None
+def when_it_exits(spec: NodeSpec) -> Callable[[ProcessExited, LaunchContext], list[EmitEvent]]:
+    """What launch does at every exit of a process, beside starting it again after a while.
+
+    launch asks for no exit status before it starts something again: what would only fail again is
+    told to shut down while launch waits for ``respawn_delay``, and is not started then.
+    """
+
+    def exited(event: ProcessExited, _context: LaunchContext) -> list[EmitEvent]:
+        if spec.starts_again(event.returncode):
+            return []
+        if spec.required:
+            return [Shutdown(reason=f"{spec.name} is required")]
+        if not spec.respawn:
+            return []
+        this = event.action
+        return [EmitEvent(event=ShutdownProcess(process_matcher=lambda process: process is this))]
+
+    return exited
 
 
 def _text(value: bool | int | float | str) -> str:

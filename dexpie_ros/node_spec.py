@@ -35,8 +35,8 @@ class NodeSpec:
     required: bool = True
     """Its end ends the graph."""
     respawn: bool = False
-    """It is started again when it dies, and then its end does not end the graph; if ``required``, not
-    when it ends in order, cannot use its configuration or dies at its start."""
+    """It is started again when it dies, and then its end does not end the graph; never when it cannot
+    use its configuration; if ``required``, not when it ends in order or dies at its start either."""
     respawn_delay: float = 1.0
     """Seconds."""
     module: str = ""
@@ -52,6 +52,10 @@ class NodeSpec:
     def is_node(self) -> bool:
         """Whether it is a ROS node."""
         return self.arguments is None
+
+    def starts_again(self, code: int) -> bool:
+        """Whether its process may be started again after this exit status."""
+        return self.respawn and code != EXIT_CONFIG and not (self.required and code == 0)
 
     @property
     def executable(self) -> str:

@@ -198,10 +198,9 @@ class Supervisor:
 
     def _starts_again(self, state: NodeState, lived: float) -> bool:
         spec, code = state.spec, state.exit_code
-        if not spec.respawn or (spec.required and code == 0):
-            return False
-        if code == EXIT_CONFIG:
-            self._log(LAUNCH, f"{spec.name} cannot use its configuration: not started again")
+        if not spec.starts_again(code or 0):
+            if spec.respawn and code == EXIT_CONFIG:
+                self._log(LAUNCH, f"{spec.name} cannot use its configuration: not started again")
             return False
         if spec.required and lived < SETTLED_S:
             self._log(LAUNCH, f"{spec.name} ended {lived:.1f} s after its start: not started again")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dexpie_ros.graph import NODES, STACKS, parse_arguments, stack
+from dexpie_ros.graph import EXIT_CONFIG, NODES, STACKS, parse_arguments, stack
 from dexpie_ros.supervisor import node_command
 
 ROOT = Path(__file__).parent.parent
@@ -112,9 +112,14 @@ def fake_launch(monkeypatch):
     module(
         "launch.actions",
         DeclareLaunchArgument=action("argument"),
+        EmitEvent=action("emit"),
         ExecuteProcess=FakeProcess,
         OpaqueFunction=action("function"),
         Shutdown=action("shutdown"),
+    )
+    module("launch.events")
+    module(
+        "launch.events.process", ProcessExited=object, ShutdownProcess=action("shutdown_process")
     )
     module("launch.substitutions", LaunchConfiguration=Configuration)
     module("launch_ros")
@@ -146,7 +151,34 @@ def test_launch_files_build_what_the_supervisor_starts(fake_launch, name, words)
     ]
     for node, spec in zip(nodes, stack(name, **parse_arguments(words)), strict=True):
         assert node.options["respawn"] is spec.respawn
-        assert (node.options["on_exit"] is not None) is (spec.required and not spec.respawn)
+        # so that it is not started before it was told not to be
+        assert node.options["respawn_delay"] > 0
+        for code in (0, 1, -9, EXIT_CONFIG):
+            assert done_about(node.options["on_exit"], code) == wanted(spec, code)
+
+
+def done_about(on_exit, code):
+    """ "shutdown" of the launch, "stopped" for this process alone, or "" where nothing is done."""
+    this = object()
+    done = on_exit(types.SimpleNamespace(returncode=code, action=this), None)
+    if not done:
+        return ""
+    (action,) = done
+    if action.kind == "shutdown":
+        return "shutdown"
+    matches = action.event.process_matcher
+    assert action.event.kind == "shutdown_process" and matches(this) and not matches(object())
+    return "stopped"
+
+
+def wanted(spec, code):
+    """As `dexpie launch` (test_start_supervisor): a crash is no reason to give up, a config is."""
+    again = spec.respawn and (code in (1, -9) or (code == 0 and not spec.required))
+    if again:
+        return ""
+    if spec.required:
+        return "shutdown"
+    return "stopped" if spec.respawn else ""
 
 
 def test_there_is_a_launch_file_for_every_stack():
