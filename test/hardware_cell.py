@@ -24,7 +24,7 @@ from dexpie_ros.running_graph import RunningGraph
 WIDTH, HEIGHT, FPS = 320, 240, 30
 OK, WARN, ERROR, STALE = range(4)
 Trigger = "std_srvs/srv/Trigger"
-START_S = 240.0
+START_S = 180.0
 """Fourteen processes on a machine that does other things, too."""
 CALLED = (
     "/arm/recover", "/hand/clear_errors", "/intervention/clear_fault", "/intervention/force",

@@ -23,7 +23,7 @@ from dexpie_ros.running_graph import RunningGraph
 KEY_LISTENERS = 4
 """Arbiter, session, teleop, recorder."""
 IDLE, RUNNING = 0, 2
-START_S = 180.0
+START_S = 150.0
 """Seven processes on a machine that does other things, too."""
 ASKED = ("emergency_stop", "toggle", "force", "set", "clear_fault", "home")
 

@@ -1,5 +1,7 @@
 """A session step by step: what a key orders in which phase, and what it never does."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from session_plans import plan, record
@@ -47,9 +49,21 @@ def test_re_recording_during_and_after_an_episode():
     flow.begun(0)
     (end,) = flow.on_action(Action.RE_RECORD)
     assert end.discard and end.outcome == "aborted"
-    flow.ended(None)
+    gone = record(order.assignment, "aborted")
+    flow.ended(gone, discarded=True)
     flow.on_action(Action.START)
-    assert flow.assignment == order.assignment
+    again, thrown = flow.assignment, gone.episode_id
+    assert again == replace(order.assignment, prompt=again.prompt, same_start_as=thrown)
+    assert again.prompt == f"restore the start of {thrown}; the same deployment again"
+    assert "picture" in flow.prompt and flow.on_action(Action.RE_RECORD) == [], "it is gone already"
+    # however often: the picture of the first attempt shows the start
+    for _ in range(2):
+        flow.on_action(Action.START)
+        flow.begun(0)
+        flow.on_action(Action.RE_RECORD)
+        flow.ended(replace(record(again, "aborted"), episode_id="later"), discarded=True)
+        flow.on_action(Action.START)
+        assert flow.assignment == again
     flow.on_action(Action.START)
     flow.begun(0)
     flow.on_action(Action.SUCCESS)

@@ -31,9 +31,9 @@ def test_a_demonstration_in_absolute_mode(tmp_path: Path) -> None:
         for spec in stack("collect", rtf=0, images="none", directory=str(episodes))
     ]
     with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
-        client.wait_ready(180.0, nodes=[spec.name for spec in specs])
+        client.wait_ready(150.0, nodes=[spec.name for spec in specs])
         client.start("demonstration", seed=31_000, episode_id="absolute")
-        client.wait_end(600.0)
+        client.wait_end(300.0)
     episode = read_episode(episodes / "absolute")
     assert episode.success, log.read_text(encoding="utf-8")[-3000:]
     assert episode.human.mean() > 0.9

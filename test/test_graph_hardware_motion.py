@@ -22,7 +22,7 @@ __all__ = ["cell"]  # the fixture: a graph of this module's own
 def test_a_jog_goes_the_way_that_was_asked_for(cell: Cell, axis: str, amount: str) -> None:
     settled(cell)
     command = [sys.executable, "-m", "dexpie_ros.cli", "jog", axis, amount]
-    for _ in range(4):  # refused, or ended on its way, where a stream was late
+    for _ in range(3):  # refused, or ended on its way, where a stream was late
         done, said = jogged(cell, command)
         if done == 0:
             break
@@ -36,7 +36,7 @@ def jogged(cell: Cell, command: list[str]) -> tuple[int, str]:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as jog:
         try:
-            cell.until(lambda: jog.poll() is not None, "the jog did not end", timeout=120.0)
+            cell.until(lambda: jog.poll() is not None, "the jog did not end", timeout=90.0)
         finally:
             jog.kill()
         return jog.returncode, jog.communicate()[0]

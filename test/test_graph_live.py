@@ -26,7 +26,7 @@ from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
 from dexpie_ros.training.train import actor_preset, train_actor
 
 SEED = 31_000
-PATIENCE_S = 300.0
+PATIENCE_S = 150.0
 """In lockstep: a busy machine makes it slow, never wrong."""
 
 

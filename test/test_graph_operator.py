@@ -128,13 +128,8 @@ def test_the_monitor_sees_the_graph(live: LiveGraph) -> None:
     said = ["arbiter: ", "/control/step", "policy_server", "jitter_p99_ms"]
     said += ["command_latency_p99_ms"] if told() else []
     for _ in range(8):  # on a busy machine three seconds may be too few to meet every node
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, "COLUMNS": "240"},
-        )
+        wide = {**os.environ, "COLUMNS": "240"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=wide)
         assert done.returncode == 0, done.stderr
         if all(shown in done.stdout for shown in said):
             break

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -244,18 +245,11 @@ def replay(
     client: SessionClient, *arguments: str, tend: Callable[[Any], None] = lambda _: None
 ) -> subprocess.CompletedProcess[str]:
     """`dexpie episodes replay ... --execute` while this process' client goes on listening."""
-    command = [
-        sys.executable,
-        "-m",
-        "dexpie_ros.cli",
-        "episodes",
-        "replay",
-        *arguments,
-        "--execute",
-    ]
+    words = ["episodes", "replay", *arguments, "--execute"]
+    command = [sys.executable, "-m", "dexpie_ros.cli", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        end = time.monotonic() + 400
+        end = time.monotonic() + 150
         while process.poll() is None and time.monotonic() < end:
             client.spin_for(0.05)
             tend(process)
@@ -272,8 +266,8 @@ def test_in_real_time_the_arbiter_waits_for_nobody(tmp_path: Path) -> None:
     specs = stack("collect", rtf=1, lockstep=False, images="none", directory=str(episodes))
     log = tmp_path / "graph.log"
     with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
-        client.wait_ready(180.0, nodes=[spec.name for spec in specs])
-        for _ in range(4):  # a machine that stands still for a moment is late, which stops a replay
+        client.wait_ready(150.0, nodes=[spec.name for spec in specs])
+        for _ in range(3):  # a machine that stands still for a moment is late, which stops a replay
             before = set(episodes.iterdir()) if episodes.is_dir() else set()
             done = replay(client, str(recorded.directory), "--outcome", "aborted")
             if done.returncode == 0:
@@ -294,9 +288,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionClie
     specs = stack("collect", rtf=0, images="none", directory=str(episodes))
     log = folder / "graph.log"
     with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
-        client.wait_ready(180.0, nodes=[spec.name for spec in specs])
+        client.wait_ready(150.0, nodes=[spec.name for spec in specs])
         client.start("demonstration", seed=SEED, episode_id="demonstration")
-        client.wait_end(600.0)
+        client.wait_end(300.0)
         assert read_episode(episodes / "demonstration").success, log.read_text()[-2000:]
         yield client, episodes
 
@@ -323,11 +317,9 @@ def test_a_recorded_episode_executed_again_reaches_the_same_outcome(
     assert (again.source[driven] == Source.POLICY).all() and not again.stalls[driven].any()
     gap = again.command_tcp[start : start + steps, :3, 3] - first.command_tcp[:steps, :3, 3]
     assert np.linalg.norm(gap, axis=1).max() < 1e-9, "through the limits unchanged"
-    infos: list[Any] = []
-    end = time.monotonic() + 60
-    while not infos and time.monotonic() < end:  # discovery takes its time
-        client.spin_for(0.1)
-        infos = client.node.get_publishers_info_by_topic("/control/command")
+    who = partial(client.node.get_publishers_info_by_topic, "/control/command")
+    until(lambda: client.spin_for(0.1) or who())  # discovery takes its time
+    infos = who()
     assert [info.node_name for info in infos] == ["intervention_arbiter"]
 
 

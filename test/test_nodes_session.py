@@ -141,7 +141,11 @@ class Alone(Session):
         self._reset = self._policy_start = None
         self._phase, self._recorded, self._recording = 0, 0, False
         self._episode = RunningEpisode("e7")
-        self._guide = SimpleNamespace(later=lambda _: None, ended=lambda *_: [])
+        self._guide = SimpleNamespace(
+            later=lambda _: None,
+            ended=lambda *_: [],
+            keep_start=lambda episode: self.asked.append(("picture", episode)),
+        )
 
     def _announce(self, phase):
         self._phase = phase
@@ -182,6 +186,15 @@ def test_an_episode_is_closed_also_where_the_arbiter_is_gone():
     assert not ended and "silent" in why and directory == "/there/e7"
     assert session.closed() == [("aborted", "intervention_arbiter is silent", False)]
     assert session._phase == 0 and session._recorded == 0
+
+
+def test_the_picture_of_a_start_is_kept_while_the_robot_holds_and_the_bag_is_there():
+    session = Alone()
+    for discard, expected in ((True, ["arbiter_end", "picture", "recorder_end"]),
+                              (False, ["arbiter_end", "recorder_end"])):  # fmt: skip
+        session._phase, session.asked = RUNNING, []
+        assert asyncio.run(session.end_episode("aborted", discard=discard))[0]
+        assert [name for name, _ in session.asked] == expected
 
 
 def test_a_start_that_fails_takes_no_earlier_episode_along():

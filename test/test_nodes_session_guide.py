@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +70,9 @@ class Beside:
             return False, "no episode is running", ""
         self.ends.append((self.present.episode_id, outcome, cause, discard))
         p, self.present = self.present, None
+        if discard:
+            self.guide.keep_start(p.episode_id)
+            shutil.rmtree(self.bag(p.episode_id))
         done = Finished(p.episode_id, p.kind, "", p.seed, "", outcome, cause)
         orders = self.guide.ended(done, str(self.bag(p.episode_id)), discard)
         self.guide.later(orders)
@@ -184,6 +188,24 @@ def test_the_picture_of_a_start_outlives_its_recording(beside):
     said = beside.said[-1]
     assert said["assignment"]["same_start_as"] == episode
     assert Path(said["picture"]).read_bytes()[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("by", ["service", "key"])
+def test_the_start_of_an_attempt_thrown_away_while_it_ran_is_shown_for_the_next(beside, by):
+    assert beside.ask(Action.START).success
+    for _ in range(2):  # it is still the first attempt that shows it
+        assert beside.ask(Action.START).success
+        episode = beside.present.episode_id
+        if by == "key":
+            beside.press("r")
+        else:
+            assert beside.ask(Action.RE_RECORD).success
+        assert beside.ends[-1] == (episode, "aborted", "recorded again", True)
+        assert not beside.bag(episode).exists()
+        assert beside.ask(Action.START).success
+        said = beside.said[-1]
+        assert said["assignment"]["same_start_as"] == "e1" and said["assignment"]["seed"] == 0
+        assert Path(said["picture"]).read_bytes()[:2] == b"\xff\xd8"
 
 
 def test_an_episode_without_pictures_is_looked_at_once(beside, monkeypatch):

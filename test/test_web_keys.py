@@ -1,5 +1,6 @@
 """Keys of the page as keyboards send them: held down, with caps lock, with the help open."""
 
+import re
 import time
 
 import pytest
@@ -96,3 +97,38 @@ def test_space_takes_over_although_a_button_was_clicked(live):
             act()
     aborted = {"action": "end", "outcome": "aborted"}
     assert orders == [{"action": "hold"}, {"action": "toggle"}, aborted, aborted]
+
+
+@pytest.mark.parametrize(
+    "state", [{"mode": "policy", "phase": "running"}, {"mode": "hold", "phase": "running"},
+              {"mode": "human", "phase": "idle"}],
+)  # fmt: skip
+def test_the_stop_is_not_left_behind_by_one_key(live, state):
+    page, _ = live
+    orders = made_up_graph(page, **state)
+    page.locator(f".mode-{state['mode']}").wait_for()
+    page.keyboard.press("g")
+    page.locator("#said").get_by_text("g again").wait_for()
+    page.keyboard.press("x")
+    page.locator("#said").get_by_text("emergency stop").wait_for()
+    assert page.url.endswith("/live") and orders == [{"action": "emergency_stop"}]
+    left(page)
+
+
+def test_a_robot_at_rest_keeps_nobody(live):
+    page, _ = live
+    made_up_graph(page, mode="hold", phase="idle")
+    page.locator(".mode-hold").wait_for()
+    page.keyboard.press("g")
+    page.wait_for_url(re.compile("/$"))
+    ready(page)
+
+
+def left(page):
+    """By the key pressed twice; again where this machine took longer than a person for that."""
+    end = time.monotonic() + 60
+    while page.url.endswith("/live") and time.monotonic() < end:
+        page.keyboard.press("g")
+        page.wait_for_timeout(200)
+    page.wait_for_url(re.compile("/$"))
+    ready(page)

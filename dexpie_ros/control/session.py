@@ -12,7 +12,7 @@ the first stage and is watched and corrected at once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
@@ -170,6 +170,19 @@ class SessionPlan:
             raise ValueError(f"{episode.episode_id} is not the last episode of the session")
         self._episodes.pop()
         self._repeat = self._again(episode)
+
+    def repeat(self, assignment: Assignment, episode_id: str) -> None:
+        """Assign it again: its recording, ``episode_id``, was thrown away while it ran.
+
+        Where no earlier episode shows how the scene has to look, its own first picture does.
+        """
+        if not assignment.same_start_as:
+            assignment = replace(
+                assignment,
+                prompt=f"restore the start of {episode_id}; the same {assignment.kind} again",
+                same_start_as=episode_id,
+            )
+        self._repeat = assignment
 
     def skip_stage(self) -> str:
         """Want no more of the stage whose turn it is; says which."""

@@ -198,15 +198,18 @@ class SessionFlow:
             return self._end(End("failure", "timeout"))
         return []
 
-    def ended(self, episode: Finished | None) -> list[Order]:
-        """The recording is closed; None where it was discarded."""
+    def ended(self, episode: Finished | None, discarded: bool = False) -> list[Order]:
+        """The recording is closed, or thrown away; None where nobody knows what became of it."""
         if self._phase is Phase.DONE or self._phase is Phase.IDLE:
             return []
-        self._discardable = episode
-        if episode is not None:
-            self._go_idle(self.plan.finished(episode))
-        else:
+        self._discardable = None if discarded else episode
+        if episode is None or (discarded and self._assignment is None):
             self._go_idle("discarded; enter: the same start again")
+        elif discarded and self._assignment is not None:
+            self.plan.repeat(self._assignment, episode.episode_id)
+            self._go_idle(f"{episode.episode_id} is discarded; enter: the same start again")
+        else:
+            self._go_idle(self.plan.finished(episode))
         return self._quit() if self._leaving else []
 
     def _start(self) -> list[Order]:

@@ -224,6 +224,8 @@ class Session(ContractNode):
             request.outcome, request.cause = "aborted", problem
         try:
             if self._recorder_end is not None and not lost:
+                if discard:
+                    self._guide.keep_start(episode.episode_id)
                 directory = (await self._ask(self._recorder_end, request)).directory
             self._recorded += not discard and not problem
         except (TimeoutError, RuntimeError) as error:

@@ -82,7 +82,12 @@ class SessionGuide:
             self.flow.other_ended()
             return []
         self._episode_id = ""
-        return self.flow.ended(None if discarded else episode)
+        return self.flow.ended(episode, discarded)
+
+    def keep_start(self, episode_id: str) -> None:
+        """Its recording is about to be thrown away: how the scene has to look for the next attempt."""
+        if episode_id == self._episode_id:
+            self._picture(episode_id)
 
     async def carry_out(self, orders: Sequence[Order]) -> None:
         """One order after the other, with those that follow from them."""

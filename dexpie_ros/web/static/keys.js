@@ -4,6 +4,9 @@ import { h, replace } from "./dom.js";
 
 let bindings = [];
 
+// What the page that is open says against being left by a key; "" where it says nothing.
+export const leaving = { objection: () => "" };
+
 // rows: [key or list of keys, what it does, function, more]. "Ctrl+z" and "Shift+ArrowLeft" as written.
 // more.held: a key that is held down does it again and again; others act once, however long they are held.
 // more.always: also while the help is open.

@@ -2,10 +2,15 @@
 
 import { address, get, post } from "./api.js";
 import { h, replace, say } from "./dom.js";
-import { bind } from "./keys.js";
+import { bind, leaving } from "./keys.js";
 import { StartOverlay } from "./overlay.js";
 
 const EVERY_MS = 200;
+const AGAIN_MS = 5000; // a key pressed again within so long is meant
+
+// Whether the robot may move, or an episode is there: then a stop must stay within reach.
+const goesOn = (state) => Boolean((state.mode && !["hold", "fault"].includes(state.mode))
+  || (state.phase && !["idle", "unknown"].includes(state.phase)));
 
 // The newest picture of a camera. It stays until the next one is there, and says when it is old.
 class LiveCamera {
@@ -102,6 +107,12 @@ export async function show(main) {
     if (clicked && clicked === document.activeElement) clicked.blur();
   });
   replace(main, h("h1", {}, "Live"), note, body);
+  let going = false, asked = -Infinity;
+  leaving.objection = () => {
+    if (!going || performance.now() - asked < AGAIN_MS) return "";
+    asked = performance.now();
+    return "An episode runs or the robot is driven, and its Stop is on this page: g again leaves it";
+  };
   const look = async () => {
     let state;
     try {
@@ -113,6 +124,7 @@ export async function show(main) {
       || (!state.heard && "No graph is heard. Start one (`dexpie launch deploy sim:=true`) in the same ROS domain; it appears here by itself.");
     body.hidden = Boolean(problem);
     if (note.textContent !== (problem || "")) replace(note, problem ? h("p", { class: "warning" }, problem) : null);
+    going = !problem && goesOn(state);
     if (!problem) draw(state);
     return state.ros !== false;
   };
@@ -129,8 +141,8 @@ export async function show(main) {
   };
   const loop = async () => {
     // A hidden tab asks for nothing; the server then leaves the graph.
-    const going = document.hidden ? true : await look();
-    if (going) setTimeout(loop, EVERY_MS);
+    const more = document.hidden ? true : await look();
+    if (more) setTimeout(loop, EVERY_MS);
   };
   await look();
   setTimeout(loop, EVERY_MS);

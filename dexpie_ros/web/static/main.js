@@ -1,7 +1,7 @@
 // Which page is open decides which module runs.
 
-import { h, replace } from "./dom.js";
-import { bind, start } from "./keys.js";
+import { h, replace, say } from "./dom.js";
+import { bind, leaving, start } from "./keys.js";
 
 const PAGES = {
   "/": ["Episodes", () => import("./episodes.js")],
@@ -17,7 +17,11 @@ for (const link of document.querySelectorAll("header.top nav a")) {
   if (link.getAttribute("href") === location.pathname.replace(/^\/episode$/, "/")) link.setAttribute("aria-current", "page");
 }
 start();
-bind([["g", "go to the table of episodes", () => { location.href = "/"; }]]);
+bind([["g", "go to the table of episodes", () => {
+  const why = leaving.objection();
+  if (why) say(why, true);
+  else location.href = "/";
+}]]);
 const main = document.getElementById("main");
 try {
   await (await load()).show(main, new URLSearchParams(location.search));
