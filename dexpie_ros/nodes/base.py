@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from dexpie_ros import contract, messages
+from dexpie_ros.asking import silence
 from dexpie_ros.runtime import qos_profile
 
 OK, WARN, ERROR = 0, 1, 2
@@ -97,7 +98,10 @@ class ContractNode(Node):
         return future
 
     async def call(self, client: Any, request: Any, timeout_s: float = 10.0) -> Any:
-        """Await a service from within a callback; TimeoutError names the service that is silent."""
+        """Await a service from within a callback; TimeoutError names the service that is silent.
+
+        Never asked twice: a request that was only late would be carried out after what follows it.
+        """
         waited = 0.0
         while not client.service_is_ready():
             if waited >= timeout_s:
@@ -108,7 +112,7 @@ class ContractNode(Node):
         while not answer.done():
             if waited >= timeout_s:
                 client.remove_pending_request(answer)
-                raise TimeoutError(f"{client.srv_name} did not answer within {timeout_s:g} s")
+                raise TimeoutError(silence(client.srv_name, timeout_s))
             await self.pause(0.01)
             waited += 0.01
         return answer.result()

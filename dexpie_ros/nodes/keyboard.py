@@ -18,6 +18,7 @@ from pydantic import Field
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 
+from dexpie_ros.asking import Asking
 from dexpie_ros.config import config
 from dexpie_ros.control import keys
 from dexpie_ros.control.alignment import Alignment
@@ -67,7 +68,9 @@ class Keyboard(ContractNode):
         self._complaints: dict[str, str] = {}
         self._running = self._asking_cause = False
         self._began_s = self._aligned_s = 0.0
-        self._awaited: tuple[Any, float, str] | None = None
+        self._asked: list[tuple[Asking, str]] = []
+        self._awaited: Asking | None = None
+        """The last one."""
         self._leaving = False
         self._streams = StalenessMonitor(StreamConfig(name, s) for name, s in STREAMS.items())
         self._askable = {action: self.client(service) for action, service in SERVICES.items()}
@@ -123,11 +126,6 @@ class Keyboard(ContractNode):
                 self._complaints.pop(status.name, None)
 
     def _draw(self) -> None:
-        if self._awaited is not None:
-            future, since, what = self._awaited
-            if not future.done() and time.monotonic() - since > self.parameters.answer_timeout_s:
-                self._awaited = None
-                self._say(f"{what}: no answer within {self.parameters.answer_timeout_s:g} s")
         now = time.monotonic_ns()
         silent = not self._streams.fresh("/control/step", now)
         state = replace(
@@ -161,6 +159,7 @@ class Keyboard(ContractNode):
         now = time.monotonic_ns()
         for key in self._keys.feed(data, now) if data else self._keys.idle(now):
             self._press(key)
+        self._look_for_answers()
         if self._leaving and self._may_leave():
             raise ExternalShutdownException
 
@@ -168,10 +167,9 @@ class Keyboard(ContractNode):
         """After `q`: once the session agreed, and where there is none that could."""
         if self._awaited is None:
             return True
-        future, _, _ = self._awaited
-        if not future.done():
+        if not self._awaited.over(time.monotonic()):
             return False
-        answer = future.result()
+        answer = self._awaited.answer
         self._leaving = answer is None or answer.success
         return self._leaving
 
@@ -194,27 +192,36 @@ class Keyboard(ContractNode):
             self._leaving = action is Action.QUIT
             if self._leaving:
                 self._awaited = None  # an answer that is still out is nobody's business now
-            self._ask(self._askable[action], request, action.value)
+            if action is Action.CLEAR_FAULT:  # no stop of before must come after it
+                for asked, _ in self._asked:
+                    asked.insist = False
+            insist = action is Action.EMERGENCY_STOP
+            self._ask(self._askable[action], request, action.value, insist)
 
     def _end_episode(self, outcome: str, cause: str = "") -> None:
         request = interface("dexpie_msgs/srv/EndEpisode").Request(outcome=outcome, cause=cause)
         self._ask(self._end, request, f"{outcome} {cause}".strip())
 
-    def _ask(self, client: Any, request: Any, what: str) -> None:
+    def _ask(self, client: Any, request: Any, what: str, insist: bool = False) -> None:
         if not client.service_is_ready():
             self._say(f"{what}: {client.srv_name} is not there; is its node running?")
             return
         self._say(f"{what} ...")
-        future = client.call_async(request)
-        self._awaited = future, time.monotonic(), what
+        patience_s = self.parameters.answer_timeout_s
+        self._awaited = Asking(client, request, time.monotonic(), patience_s, insist)
+        self._asked.append((self._awaited, what))
 
-        def report(done: Any) -> None:
-            answer = done.result()
-            if answer is not None:
+    def _look_for_answers(self) -> None:
+        now, waiting = time.monotonic(), []
+        for asked, what in self._asked:
+            if not asked.over(now):
+                waiting.append((asked, what))
+            elif (answer := asked.answer) is None:
+                self._say(f"{what}: {asked.silence}")
+            else:
                 verdict = "done" if answer.success else "refused"
                 self._say(f"{what}: {answer.message or verdict}")
-
-        future.add_done_callback(report)
+        self._asked = waiting
 
     def _say(self, text: str) -> None:
         self._panel = replace(self._panel, message=text)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
+from dexpie_ros.asking import silence
 from dexpie_ros.nodes.base import ContractNode, interface
 from dexpie_ros.runtime import prepare_process
 
-IDLE = 0
+IDLE, RUNNING = 0, 2
+LOST_S = 15.0
+"""Without an answer for so long, and without a sign of it, a request did not arrive."""
 
 
 class GraphError(RuntimeError):
@@ -129,18 +133,34 @@ class SessionClient:
         """Begin an episode; returns its id. GraphError says why it could not."""
         request = interface("dexpie_msgs/srv/StartEpisode").Request(
             kind=kind, seed=seed, stage=stage, policy_id=policy_id, pair_id=pair_id,
-            episode_id=episode_id, directory=directory,
+            episode_id=episode_id or time.strftime("%Y%m%d-%H%M%S"), directory=directory,
             note_json=json.dumps(dict(note)) if note else "",
         )  # fmt: skip
-        answer = self._ask(self._start, request)
-        return str(answer.episode_id)
+        before = self._state
+
+        def begun() -> Any:
+            state = self._state
+            mine = state is not before and state.episode_id == request.episode_id
+            return state if mine and state.phase == RUNNING else None
+
+        return str(self._ask(self._start, request, IDLE, begun).episode_id)
 
     def end(self, outcome: str, cause: str = "", discard: bool = False) -> str:
         """End the running episode; returns the directory of its bag."""
         request = interface("dexpie_msgs/srv/EndEpisode").Request(
             outcome=outcome, cause=cause, discard=discard
         )
-        return str(self._ask(self._end, request).directory)
+        before = self._state
+
+        def over() -> Any:
+            if self._state is before or self._state.phase != IDLE:
+                return None
+            bag = Path(self._state.directory) / self._state.episode_id
+            return interface("dexpie_msgs/srv/EndEpisode").Response(
+                success=True, directory="" if discard or not bag.is_dir() else str(bag)
+            )
+
+        return str(self._ask(self._end, request, RUNNING, over).directory)
 
     def wait_end(self, timeout_s: float = 120.0) -> None:
         """Until somebody (the operator) has ended the episode and its bag is closed."""
@@ -153,17 +173,44 @@ class SessionClient:
             f"the episode was not ended within {timeout_s:g} s: see the operator's log"
         )
 
-    def _ask(self, client: Any, request: Any, timeout_s: float = 60.0) -> Any:
+    def _ask(
+        self,
+        client: Any,
+        request: Any,
+        asked_in: int,
+        carried_out: Callable[[], Any],
+        timeout_s: float = 60.0,
+    ) -> Any:
+        """Its answer. One that is lost is told by the state that followed (``carried_out``); the
+        request is, where for long the session stays in the phase ``asked_in``: asked again then.
+        """
         if not client.wait_for_service(timeout_sec=10.0):
             raise self.error(f"{client.srv_name} is not there: is the session node up?")
-        future = client.call_async(request)
-        end = time.monotonic() + timeout_s
-        while not future.done() and time.monotonic() < end:
+        futures = [client.call_async(request)]
+        end, sent = time.monotonic() + timeout_s, time.monotonic()
+        answer = None
+        while answer is None:
             self._spin_once()
-        if not future.done():
-            raise self.error(f"{client.srv_name} did not answer within {timeout_s:g} s")
-        answer = future.result()
-        if not answer.success:
+            answer = next((future.result() for future in futures if future.done()), None)
+            now = time.monotonic()
+            if answer is not None or now - sent < LOST_S:
+                continue
+            answer = carried_out()
+            if answer is None and now > end:
+                raise self.error(silence(client.srv_name, timeout_s))
+            if answer is None and self._state is not None and self._state.phase == asked_in:
+                futures.append(client.call_async(request))
+                sent = now
+        if not getattr(answer, "success", True) and len(futures) > 1:
+            # one of them may be refused for what the other does just now
+            end = time.monotonic() + LOST_S
+            while time.monotonic() < end and not (done := carried_out()):
+                self._spin_once()
+            answer = done or answer
+        for future in futures:
+            if not future.done():
+                client.remove_pending_request(future)
+        if not getattr(answer, "success", True):
             raise self.error(f"{client.srv_name}: {answer.message}")
         # The state that belongs to the answer may arrive after it.
         if client is self._start:

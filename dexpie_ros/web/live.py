@@ -22,6 +22,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from dexpie_ros import contract
+from dexpie_ros.asking import Asking
 from dexpie_ros.control.alignment import Alignment
 from dexpie_ros.control.keys import SERVICES, Action
 from dexpie_ros.control.panel import PanelState, panel_lines, read_progress
@@ -40,6 +41,8 @@ WATCHED = tuple(
     and topic.name not in ("/diagnostics", "/simulation/state")
 )
 """Streams with a rate: their health is shown."""
+PATIENCE_S = 60.0
+"""The end of an episode takes its time: its bag is closed."""
 _SILENT_S = 1.0
 _WIDE = 240
 """characters: the page breaks lines by itself"""
@@ -67,6 +70,8 @@ class LiveGraph:
         self._pictures: dict[str, tuple[int, bytes]] = {}
         self._complaints: dict[str, tuple[float, int, str]] = {}
         self._orders: queue.Queue[tuple[str, Any, Future]] = queue.Queue()
+        self._asked: list[tuple[Asking, Future]] = []
+        """What was sent and is not answered yet; the thread's own."""
         self._stop = threading.Event()
         self._context = Context()
         # The web server's Ctrl-C must stay its own.
@@ -183,11 +188,9 @@ class LiveGraph:
         future: Future = Future()
         self._orders.put((service, request, future))
         try:
-            answer = future.result(timeout=60.0)
+            answer = future.result(timeout=2 * PATIENCE_S)  # it is given up earlier, if it was sent
         except FutureTimeout:
-            raise LiveError(
-                f"{service} did not answer within 60 s; see the log of its node"
-            ) from None
+            raise LiveError(f"{service} was not asked: the Live page's own thread hangs") from None
         if not answer.success:
             raise LiveError(answer.message or f"{service} refused")
         return str(answer.message)
@@ -200,12 +203,16 @@ class LiveGraph:
             while not self._stop.is_set():
                 executor.spin_once(timeout_sec=0.05)
                 self._send_orders()
+                self._look_for_answers()
         finally:
             executor.shutdown(timeout_sec=1.0)
             self._node.destroy_node()
             rclpy.try_shutdown(context=self._context)
+            left = [future for _, future in self._asked]
             while not self._orders.empty():
-                self._orders.get()[2].set_exception(LiveError("the Live page was closed"))
+                left.append(self._orders.get()[2])
+            for future in left:
+                future.set_exception(LiveError("the Live page was closed"))
 
     def _send_orders(self) -> None:
         while not self._orders.empty():
@@ -214,7 +221,23 @@ class LiveGraph:
             if not client.service_is_ready():
                 future.set_exception(LiveError(f"{service} is not there; is its node running?"))
                 continue
-            client.call_async(request).add_done_callback(_hand_to(future))
+            if service == SERVICES[Action.CLEAR_FAULT]:  # no stop of before must come after it
+                for asked, _ in self._asked:
+                    asked.insist = False
+            insist = service == SERVICES[Action.EMERGENCY_STOP]
+            asked = Asking(client, request, time.monotonic(), PATIENCE_S, insist)
+            self._asked.append((asked, future))
+
+    def _look_for_answers(self) -> None:
+        now, waiting = time.monotonic(), []
+        for asked, future in self._asked:
+            if not asked.over(now):
+                waiting.append((asked, future))
+            elif (answer := asked.answer) is None:
+                future.set_exception(LiveError(asked.silence))
+            else:
+                future.set_result(answer)
+        self._asked = waiting
 
     def _subscribe_all(self) -> None:
         for name in WATCHED:
@@ -268,10 +291,6 @@ class LiveGraph:
 
 def _alignment(message: Any) -> Alignment | None:
     return None if message is None else Alignment.heard(message)
-
-
-def _hand_to(future: Future) -> Callable[[Any], None]:
-    return lambda answered: future.set_result(answered.result())
 
 
 def _interface(name: str) -> Any:
