@@ -25,6 +25,15 @@ else:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+try:
+    import hypothesis
+except ImportError:  # its tests are skipped or fail by themselves
+    pass
+else:  # how fast a machine is says nothing about the code
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("any", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("any")
+
 FAILED = pytest.StashKey[bool]()
 
 
