@@ -45,7 +45,7 @@ def loopback():
     return f"127.{100 + (pid >> 8) % 100}.{pid % 250 + 1}.{next(_numbers) % 250}"
 
 
-def eventually(condition, timeout=20.0, what="condition"):
+def eventually(condition, timeout=60.0, what="condition"):
     """Wait for ``condition``; generous, since the machine may be busy."""
     assert wait_until(condition, timeout), f"{what} did not hold within {timeout} s"
 

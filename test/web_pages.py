@@ -51,7 +51,7 @@ def _listening(app):
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not server.started and time.monotonic() < end:
             time.sleep(0.01)
         assert server.started
@@ -90,11 +90,11 @@ class Stand:
 
         life = asyncio.run_coroutine_threadsafe(live(), self.loop)
         try:
-            assert begun.wait(30)
+            assert begun.wait(60)
             yield self.address
         finally:
             self.loop.call_soon_threadsafe(done.set)
-            life.result(30)
+            life.result(60)
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def ask(address, *, token=TOKEN, data=None, **headers):
     for name, value in headers.items():
         request.add_header(name.replace("_", "-"), value)
     try:
-        with urllib.request.build_opener(NoRedirect).open(request, timeout=30) as answer:
+        with urllib.request.build_opener(NoRedirect).open(request, timeout=60) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         with error:
