@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from policies import tiny_config, tiny_policy
+from policies import TINY_MLP, tiny_config, tiny_policy
 
 from dexpie_ros import geometry
 from dexpie_ros.config import ConfigError
@@ -47,6 +48,25 @@ def test_round_trip_gives_the_same_chunk(tmp_path):
     for a, b in zip(policy.sample(vector, np.eye(4)), again.sample(vector, np.eye(4)), strict=True):
         assert np.array_equal(a, b)
     assert "actions: relative-se3/rot6d-columns" in (folder / "card.md").read_text()
+
+
+@pytest.mark.parametrize("departs", [False, True])
+def test_a_policy_of_before_the_departure_had_a_ramp_acts_as_it_did(tmp_path, departs):
+    policy = tiny_policy(denoiser=replace(TINY_MLP, depart_from_prefix=departs))
+    folder = policy.save(tmp_path / "policy")
+    settings = yaml.safe_load((folder / "config.yaml").read_text())["policy"]
+    del settings["denoiser"]["depart_ramp"]
+    if not departs:
+        del settings["denoiser"]["depart_from_prefix"]
+    edit(folder, policy=settings)
+    again, prefix = Policy.load(folder), (np.eye(4)[None], np.full((1, 6), 0.3))
+    assert again.config == policy.config
+    for a, b in zip(
+        policy.sample(np.zeros(15), np.eye(4), None, prefix),
+        again.sample(np.zeros(15), np.eye(4), None, prefix),
+        strict=True,
+    ):
+        assert np.array_equal(a, b)
 
 
 def test_saving_replaces_an_older_policy_whole(saved):

@@ -21,7 +21,9 @@ from dexpie_ros.policy.actor import Actor, Batch
 from dexpie_ros.policy.diffusion import draw
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy
+from dexpie_ros.policy.presets import preset
 from dexpie_ros.policy.settings import (
+    DenoiserConfig,
     DiffusionConfig,
     InferenceSettings,
     OptimalityConfig,
@@ -268,6 +270,29 @@ def test_the_prefix_is_exact_and_what_follows_goes_on_from_it():
     free = actor.sample(features, noise, truth, 0 * mask, settings)
     error, guess = ((x[:, 4:] - truth[:, 4:]).abs().mean() for x in (out, free))
     assert error < 0.03 < 5 * error < guess
+
+
+@pytest.mark.parametrize("departs", [False, True], ids=["plain", "preset cpu"])
+def test_small_steps_go_on_from_the_prefix_in_the_cpu_preset(departs):
+    """Steps far smaller than the range of the chunks, as of a robot: a plain network of this size
+    errs by more than one of them right behind the prefix, one that departs from it does not."""
+    torch.manual_seed(0)
+    start, way = 1.6 * torch.rand(1500, 1, 15) - 0.8, 0.4 * torch.rand(1500, 1, 15) - 0.2
+    actions = start + way * torch.arange(24)[None, :, None] / 24
+    chosen = preset("cpu").denoiser if departs else DenoiserConfig(kind="mlp")
+    small = replace(chosen, width=96, blocks=2, step_embedding=16, vector_embedding=16)
+    none = OptimalityConfig(kind="none", size=16)
+    actor = train_toy(
+        actions, torch.zeros(1500, 6), torch.ones(1500), 300, optimality=none, denoiser=small
+    )
+    mask = torch.zeros(200, 24)
+    mask[:, :4] = 1.0
+    noise = torch.randn(200, 24, 15, generator=torch.Generator().manual_seed(1))
+    settings = InferenceSettings(steps=10)
+    out = actor.sample(torch.zeros(200, 6), noise, actions[:200], mask, settings)
+    steps = (out[:, 1:] - out[:, :-1]).norm(dim=-1)
+    seam, inside = (torch.quantile(s, 0.95) for s in (steps[:, 3], steps[:, 4:].flatten()))
+    assert seam < 0.6 * inside if departs else seam > 1.5 * inside, (seam, inside)
 
 
 def test_bf16_and_observation_noise_train(episodes, tmp_path):

@@ -59,6 +59,7 @@ def test_every_preset_and_condition_overfits_one_batch(name, kind):
         small,
         prefix_conditioning=chosen.denoiser.prefix_conditioning,
         depart_from_prefix=chosen.denoiser.depart_from_prefix,
+        depart_ramp=chosen.denoiser.depart_ramp,
         vector_embedding=chosen.denoiser.vector_embedding,
         channels=(48, 96),
         width=96,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from policies import TINY_MLP
 from synthetic import reach
 from test_training_loop import FAST, Stop, config
 from test_training_recipes import labels_for
@@ -82,6 +83,10 @@ def test_what_a_killed_run_left_is_cleared_away(episodes, tmp_path):
         ),
         ({"action": ActionConfig(hand_symmetric=False)}, "action.hand_symmetric=True"),
         ({"action": ActionConfig(position_normalization="identity")}, "=isotropic"),
+        (
+            {"denoiser": replace(TINY_MLP, depart_from_prefix=True)},
+            "denoiser.depart_from_prefix=False",
+        ),
     ],
 )
 def test_a_start_from_weights_that_mean_something_else_is_refused(

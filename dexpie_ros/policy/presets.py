@@ -68,7 +68,13 @@ _BEST = PolicyConfig(
 _CPU = PolicyConfig(
     preset="cpu",
     observation=ObservationSpec(parts=("tcp", "hand")),
-    denoiser=DenoiserConfig(kind="mlp", step_embedding=64, vector_embedding=128),
+    denoiser=DenoiserConfig(
+        kind="mlp",
+        step_embedding=64,
+        vector_embedding=128,
+        depart_from_prefix=True,
+        depart_ramp=8,
+    ),
     diffusion=DiffusionConfig(prediction="sample"),
 )
 

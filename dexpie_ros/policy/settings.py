@@ -67,6 +67,8 @@ class DenoiserConfig:
     """Local inputs of the prefix, zero at the start; False: the network must guess where it is."""
     depart_from_prefix: bool = False
     """MLP that predicts the chunk itself: predict how it departs from the last prefix action."""
+    depart_ramp: Count = 1
+    """The j-th slot behind the prefix departs by j / depart_ramp of the output, at most by all."""
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -153,6 +155,8 @@ class PolicyConfig:
                 "denoiser.depart_from_prefix: needs kind mlp, prefix_conditioning and "
                 "diffusion.prediction sample"
             )
+        if self.denoiser.depart_ramp > 1 and not departs:
+            raise ValueError("denoiser.depart_ramp: needs depart_from_prefix; leave it at 1")
         halvings = 2 ** (len(self.denoiser.channels) - 1)
         if self.denoiser.kind == "unet" and self.action.horizon % halvings:
             raise ValueError(

@@ -201,6 +201,9 @@ def _require_same_actions(before: Policy, config: ActorConfig, data: TrainingSet
     pairs |= {
         f"diffusion.{k}": (getattr(old.diffusion, k), getattr(new.diffusion, k)) for k in _DIFFUSION
     }
+    pairs |= {
+        f"denoiser.{k}": (getattr(old.denoiser, k), getattr(new.denoiser, k)) for k in _DENOISER
+    }
     for key, (had, has) in pairs.items():
         if had != has:
             raise cfg.ConfigError(
@@ -219,6 +222,7 @@ def _require_same_actions(before: Policy, config: ActorConfig, data: TrainingSet
 
 _ACTION = ("horizon", "position_normalization", "hand_symmetric")
 _DIFFUSION = ("prediction", "schedule", "train_steps")
+_DENOISER = ("depart_from_prefix", "depart_ramp")
 
 _HASHES = {
     "data_sha256": "data",
