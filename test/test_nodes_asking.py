@@ -240,6 +240,13 @@ def test_an_end_whose_answer_was_lost_is_known_by_what_followed(clock, tmp_path)
     assert len(program._end.sent) == 1
 
 
+def test_a_session_that_was_started_anew_ended_nothing(clock):
+    program = Program(clock, lambda program: program.told(IDLE, "", ""))
+    program.told(RUNNING, "a", "")
+    with pytest.raises(GraphError, match="started anew; what was recorded is aborted"):
+        program.end("success")
+
+
 def test_a_session_that_never_answers_is_given_up(clock):
     program = Program(clock, lambda _: None)
     with pytest.raises(GraphError, match=r"start_episode did not answer within 60 s.*try again"):

@@ -155,10 +155,14 @@ class SessionClient:
         def over() -> Any:
             if self._state is before or self._state.phase != IDLE:
                 return None
+            answer = interface("dexpie_msgs/srv/EndEpisode").Response()
+            answer.success = bool(self._state.episode_id)
+            if not answer.success:
+                answer.message = "the session was started anew; what was recorded is aborted"
+                return answer
             bag = Path(self._state.directory) / self._state.episode_id
-            return interface("dexpie_msgs/srv/EndEpisode").Response(
-                success=True, directory="" if discard or not bag.is_dir() else str(bag)
-            )
+            answer.directory = "" if discard or not bag.is_dir() else str(bag)
+            return answer
 
         return str(self._ask(self._end, request, RUNNING, over).directory)
 
