@@ -146,8 +146,8 @@ def test_the_follower_needs_both_devices_and_knows_their_age():
     assert teleop.update_glove(glove(0.5), "Right")
     assert teleop.follower().tcp.position.tolist() == [1, 2, 3]
     np.testing.assert_allclose(teleop.follower().hand, 0.5)
-    assert teleop.follower(145 * MS) is not None
-    assert teleop.follower(146 * MS) is None and "glove" in teleop.lost(146 * MS)
+    assert teleop.follower(140 * MS) is not None
+    assert teleop.follower(141 * MS) is None and "glove" in teleop.lost(141 * MS)
     assert teleop.update_glove(glove(0.5), "right", 290 * MS)
     assert teleop.follower(300 * MS) is not None
     assert teleop.follower(301 * MS) is None and "tracker" in teleop.lost(301 * MS)

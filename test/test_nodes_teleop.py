@@ -124,7 +124,7 @@ def test_a_command_is_as_old_as_its_oldest_part(start: Start, silent: str) -> No
     assert operator.commands
     assert {stamp_ns(command.header.stamp) for command in operator.commands} == {1_000 * MS}
     lost = [bool(np.isnan(command.hand).all()) for command in operator.commands]
-    seconds = 0.2 if silent == "tracker" else 0.045
+    seconds = 0.2 if silent == "tracker" else 0.04
     assert lost == [11 * MS * (k + 1) > seconds * 1e9 for k in range(len(lost))], (
         "then each says that nobody leads"
     )

@@ -68,7 +68,7 @@ class TeleopConfig:
     """on the openings; glove values are noisy and the hand is slow"""
     stale_seconds: float = Field(0.2, gt=0)
     """a tracker older than this is lost"""
-    glove_seconds: float = Field(0.045, gt=0)
+    glove_seconds: float = Field(0.04, gt=0)
     """a glove older than this is lost. Short, because the wrist is still tracked and would go on
     without the fingers; a glove at 60 Hz may lose one value, one at 90 Hz two in a row"""
     angle_limit: float = Field(math.radians(15.0), gt=0)

@@ -18,6 +18,7 @@ import numpy as np
 
 from dexpie_ros.control.retargeting import ERGONOMICS
 from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
+from dexpie_ros.realtime import prefer_process
 
 RATE = 120.0
 NOISE_DEG = 0.05
@@ -165,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 lets the system choose")
     parser.add_argument("--side", nargs="+", default=["right"], choices=["left", "right"])
     add_control(parser)
+    prefer_process()  # Manus Core has a computer of its own
     asyncio.run(run(parser.parse_args(argv)))
 
 

@@ -57,7 +57,7 @@ class GloveDriver(DeviceNode):
 
 
 def main() -> int:
-    prefer_process(realtime=False)  # its silence holds the arm within 45 ms
+    prefer_process()  # its silence holds the arm after 40 ms
     return run_node(GloveDriver)
 
 

@@ -242,7 +242,7 @@ class TeleopNode(ContractNode):
 
 
 def main() -> int:
-    prefer_process(realtime=False)  # prompt; a learned retargeting computes
+    prefer_process()
     return run_node(TeleopNode)
 
 
