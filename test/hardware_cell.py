@@ -7,11 +7,14 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rclpy.serialization import deserialize_message
 
+from dexpie_ros import contract
 from dexpie_ros.control.modes import DRIVES
 from dexpie_ros.control.types import Mode
 from dexpie_ros.emulators.peer import Control
@@ -73,7 +76,7 @@ class Cell:
     log: Path
     statuses: dict[str, tuple[int, str, dict[str, str]]] = field(default_factory=dict)
     modes: list[tuple[Mode, str]] = field(default_factory=list)
-    newest: dict[str, Any] = field(default_factory=dict)
+    newest: dict[str, bytes] = field(default_factory=dict)
     services: dict[str, Any] = field(default_factory=dict)
 
     def listen(self) -> None:
@@ -82,8 +85,9 @@ class Cell:
         self.services = {name: node.client(name) for name in CALLED}
         node.subscribe("/diagnostics", self._on_diagnostics)
         node.subscribe("/intervention/state", lambda m: self.modes.append((Mode(m.mode), m.reason)))
-        for topic in ("/arm/tcp_pose", "/hand/joint_states", "/teleop/command"):
-            node.subscribe(topic, lambda m, t=topic: self.newest.__setitem__(t, m))
+        for topic in ("/arm/tcp_pose", "/hand/joint_states"):  # unread: a busy machine has no time
+            keep = partial(self.newest.__setitem__, topic)
+            node.subscribe(topic, keep, raw=True)
 
     def _on_diagnostics(self, message: Any) -> None:
         for s in message.status:
@@ -179,7 +183,11 @@ class Cell:
 
     def tcp(self) -> np.ndarray:
         """The newest measured position."""
-        return np.array(read_pose(self.newest["/arm/tcp_pose"].pose).position)
+        return np.array(read_pose(self._read("/arm/tcp_pose").pose).position)
+
+    def _read(self, topic: str) -> Any:
+        self.until(lambda: topic in self.newest, f"nothing on {topic}")
+        return deserialize_message(self.newest[topic], interface(contract.BY_NAME[topic].type))
 
     def arm_stands_still(self) -> bool:
         """As the emulator itself sees it, half a second after the question."""
@@ -190,7 +198,7 @@ class Cell:
         return bool(np.abs(np.array(robot.ask("state")["joints"]) - before).max() < 1e-4)
 
     def hand(self) -> np.ndarray:
-        return np.array(self.newest["/hand/joint_states"].position)
+        return np.array(self._read("/hand/joint_states").position)
 
 
 DRIVERS = (
