@@ -1,4 +1,4 @@
-"""Scheduling of what must not wait: the arbiter, the drivers, the teleoperation, the clock of a real-time simulation.
+"""Scheduling of what must not wait: arbiter, drivers, teleoperation, a real-time simulation's clock.
 
 A control step takes a few milliseconds, yet on a machine that also renders, records and infers it
 waited up to 28 ms for its turn. Where the system permits it (root, or `rtprio` in limits.conf),
