@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dexpie_ros.episodes import images
 from dexpie_ros.episodes.images import (
     decode_jpeg,
     decode_shrunk,
@@ -58,3 +59,23 @@ def test_what_is_no_picture_is_a_value_error(data):
 
 def test_a_header_that_never_ends_is_read_in_bounded_time():
     assert jpeg_size(b"\xff\xd8" + b"\xff\xe0\x00\x00" * 50_000) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (900, 1200), (101, 77), (224, 224)])
+def test_an_older_opencv_decodes_the_same_pixels(size, monkeypatch):
+    """It cannot give RGB straight away: its BGR is turned round."""
+    image = natural(*size)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    encoded = [
+        encode_jpeg(image, 90),
+        cv2.imencode(".jpg", bgr, full)[1].tobytes(),
+        cv2.imencode(".jpg", image[..., 0])[1].tobytes(),
+        cv2.imencode(".png", bgr)[1].tobytes(),
+    ]
+    now = [(decode_jpeg(data), decode_shrunk(data)) for data in encoded]
+    monkeypatch.setattr(images, "_RGB", 0)
+    for data, (whole, small) in zip(encoded, now, strict=True):
+        assert np.array_equal(decode_jpeg(data), whole)
+        assert np.array_equal(decode_shrunk(data), small)
+    assert np.array_equal(now[3][0], image)

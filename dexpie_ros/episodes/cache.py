@@ -24,7 +24,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
@@ -40,7 +39,8 @@ from dexpie_ros.episodes.aligned import Aligned, align_bag
 from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode, EpisodeError
-from dexpie_ros.episodes.images import IMAGE_SIZE, Image, RecordedImages, shrink
+from dexpie_ros.episodes.images import IMAGE_SIZE
+from dexpie_ros.episodes.picture_file import CachedImages, write_pictures
 from dexpie_ros.episodes.reader import assemble
 
 FORMAT = 2
@@ -61,23 +61,6 @@ class CacheConfig:
     parallel: Literal["auto", "threads", "processes"] = "auto"
     """Decoding pictures leaves Python's lock, so threads do well, and start at once; from five cores
     on (``auto``) processes do better."""
-
-
-@dataclass(frozen=True, eq=False)
-class CachedImages:
-    """Images of one camera at network size, memory-mapped: (T, size, size, 3)."""
-
-    pixels: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: int) -> Image:
-        return self.pixels[index]
-
-    def shrunk(self, index: int, size: int = IMAGE_SIZE) -> Image:
-        """Row ``index``; the cache's own size costs nothing."""
-        return shrink(self.pixels[index], size)
 
 
 class Cache:
@@ -233,7 +216,7 @@ def _write(entry: Path, directory: Path, settings: CacheConfig, threads: int) ->
     cameras = [name for name in settings.cameras if name in aligned.cameras]
     with ThreadPoolExecutor(threads) as pool:
         for name in cameras:
-            _write_images(entry / f"{name}.npy", aligned.cameras[name], settings.image_size, pool)
+            write_pictures(entry / f"{name}.npy", aligned.cameras[name], settings.image_size, pool)
     arrays = {name: np.ascontiguousarray(value) for name, value in aligned.arrays.items()}
     (entry / "arrays.safetensors").write_bytes(save(arrays))
     config.write_json(
@@ -249,22 +232,6 @@ def _write(entry: Path, directory: Path, settings: CacheConfig, threads: int) ->
             "problems": aligned.problems,
         },
     )
-
-
-def _write_images(path: Path, images: RecordedImages, size: int, pool: ThreadPoolExecutor) -> None:
-    shape = (len(images), size, size, 3)
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    rows = images.rows
-
-    def fill(index: int) -> None:
-        pixels[index] = images.shrunk(index, size)
-
-    # A picture that is in force for several steps is decoded once.
-    first = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
-    list(pool.map(fill, first.tolist(), chunksize=8))
-    for index in np.setdiff1d(np.arange(len(rows)), first):
-        pixels[index] = pixels[index - 1]
-    pixels.flush()
 
 
 def _load(entry: Path, directory: Path, settings: CacheConfig) -> Episode:

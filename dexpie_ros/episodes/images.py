@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from dexpie_ros.episodes.episode import EpisodeError
 
 Image = NDArray[np.uint8]
+_RGB = int(getattr(cv2, "IMREAD_COLOR_RGB", 0))
+"""Decode into RGB straight away; OpenCV before 4.11 cannot."""
 IMAGE_SIZE = 224
 
 
@@ -31,7 +33,7 @@ def encode_jpeg(rgb: Image, quality: int = 90) -> bytes:
 
 def decode_jpeg(data: bytes | memoryview) -> Image:
     """JPEG or PNG -> uint8 (height, width, 3) RGB; ValueError for anything else."""
-    return np.asarray(cv2.cvtColor(_decode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+    return _decode(data, cv2.IMREAD_COLOR)
 
 
 def shrink(rgb: Image, size: int = IMAGE_SIZE) -> Image:
@@ -58,7 +60,7 @@ def decode_shrunk(data: bytes | memoryview, size: int = IMAGE_SIZE) -> Image:
         flags = cv2.IMREAD_REDUCED_COLOR_4
     elif side >= 2 * size:
         flags = cv2.IMREAD_REDUCED_COLOR_2
-    return np.asarray(cv2.cvtColor(shrink(_decode(data, flags), size), cv2.COLOR_BGR2RGB), np.uint8)
+    return shrink(_decode(data, flags), size)
 
 
 def jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
@@ -81,15 +83,19 @@ def _resize(image: Image, width: int, height: int, interpolation: int) -> Image:
 
 
 def _decode(data: bytes | memoryview, flags: int) -> Image:
+    """RGB; ``flags`` are those that ask OpenCV for BGR."""
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    if _RGB:
+        flags = flags & ~cv2.IMREAD_COLOR | _RGB
     if len(data) == 0:
         raise ValueError("an empty image")
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise ValueError(f"an image cannot be decoded: {error.err}") from None
-    if bgr is None:
+    if image is None:
         raise ValueError("an image cannot be decoded")
-    return np.asarray(bgr, np.uint8)
+    return np.asarray(image if _RGB else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dexpie_ros.episodes.cache import CachedImages
 from dexpie_ros.episodes.episode import Episode, ImageSequence
 from dexpie_ros.episodes.images import RecordedImages, shrink
+from dexpie_ros.episodes.picture_file import CachedImages
 from dexpie_ros.policy.actor import Batch
 from dexpie_ros.policy.encoders import Encoder
 from dexpie_ros.policy.normalizer import Normalizer
