@@ -86,7 +86,9 @@ def test_fuzzed_modbus_replies_only_raise_device_error():
         def close(self):
             pass
 
-    transport = ModbusTransport("nowhere", 1, lambda: Client("127.0.0.1", timeout=0.1, retries=0))
+    transport = ModbusTransport(
+        "nowhere", 1, lambda: Client("127.0.0.1", timeout=0.1, retries=0), 0.1
+    )
     transport.open()
     transaction, read, refused = transport._client.transaction, 0, 0
     for trial in range(TRIALS):

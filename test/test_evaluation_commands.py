@@ -115,7 +115,8 @@ def test_rounds_and_arms_by_command(tmp_path: Path) -> None:
     few = ("--set", "variants=[{arms: [bc, dexpie]}]", "--set", arms)
     assert run("experiment", "ladder", *words, *few, "--report-only") == 0
     text = (tmp_path / "report.html").read_text()
-    assert "5 of 5 evaluations" in text and "B-retry/main/seed-000/round-2 dexpie_n12" in text
+    assert "10 of 10 evaluations" in text  # in both regimes
+    assert "B-retry/main/seed-000/round-2 dexpie_n12" in text
     again = json.loads((tmp_path / "results.json").read_text())["about"]["command"]
     assert shlex.split(again)[-3:] == [few[1], "--set", arms] and "--rounds 2" in again
 

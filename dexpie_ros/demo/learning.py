@@ -13,10 +13,11 @@ from dexpie_ros.critic.label import LabelConfig, label
 from dexpie_ros.critic.settings import best
 from dexpie_ros.critic.train import train_critic
 from dexpie_ros.demo.collection import Bar
-from dexpie_ros.demo.settings import DemoConfig
+from dexpie_ros.demo.settings import DemoConfig, laboratory
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import Labels, read_labels, write_labels
 from dexpie_ros.policy.observation import ObservationSpec
+from dexpie_ros.simulation.operator import longest_episode, with_role
 from dexpie_ros.training.loop import Progress
 from dexpie_ros.training.train import ActorConfig, actor_preset, train_actor
 
@@ -75,8 +76,9 @@ def learn_critic(
         critic = Critic.load(target)
         if set(critic.inputs) == {e.id for e in episodes}:
             return critic
-    steps = round(settings.limit_s / 0.04)
-    config = replace(best(max_steps=steps), epochs=settings.critic_epochs, seed=settings.seed)
+    # who takes over at the limit has as long again for the correction
+    longest = longest_episode(with_role(laboratory(settings).operator, "supervise"))
+    config = replace(best(max_steps=longest), epochs=settings.critic_epochs, seed=settings.seed)
     done_before = 0
     with bar("critic", 1000) as advance:
 
