@@ -47,8 +47,7 @@ def _process(role: str, images: bool, kills: int = 0) -> list[str]:
     return [sys.executable, "-m", __spec__.name, role, str(int(images)), str(kills)]
 
 
-def _listen(images: bool, kills: int) -> dict[str, Any]:
-    node = rclpy.create_node("bench_listener")
+def _listen(node: Node, images: bool, kills: int) -> dict[str, Any]:
     published: list[float] = []
     flooded: set[str] = set()
     node.create_subscription(
@@ -90,8 +89,7 @@ def _until(node: Node, true: Any, who: str) -> None:
             raise TimeoutError(f"{who} was not heard within {PATIENCE_S:g} s")
 
 
-def _publish(role: str) -> None:
-    node = rclpy.create_node(f"bench_{role}")
+def _publish(node: Node, role: str) -> None:
     text = interface(TEXT)
     output = node.create_publisher(text, f"/bench/{role}", 1000 if role == "steady" else 1)
     while True:
@@ -102,17 +100,18 @@ def _publish(role: str) -> None:
             output.publish(text(data=str(os.getpid())))
 
 
-def main() -> None:
+def _take_part() -> None:
     role, images, kills = sys.argv[1], sys.argv[2] == "1", int(sys.argv[3])
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     prepare_process(images=images)
     rclpy.init()
+    node = rclpy.create_node(f"bench_{role}")
     if role == "listen":
-        print(json.dumps(_listen(images, kills)), flush=True)
+        print(json.dumps(_listen(node, images, kills)), flush=True)
         rclpy.try_shutdown()
     else:
-        _publish(role)
+        _publish(node, role)
 
 
 if __name__ == "__main__":
-    main()
+    _take_part()
