@@ -6,10 +6,12 @@ answer that is sent before the new server knows its client, is lost, and nobody 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 AGAIN_S = 1.0
 """After so long what may be asked twice is asked again."""
+
+About = TypeVar("About")
 
 
 class Asking:
@@ -52,6 +54,24 @@ class Asking:
         for future in self._futures:
             if not future.done():
                 self._client.remove_pending_request(future)
+
+
+class Requests(list[tuple[Asking, About]]):
+    """What was asked and is not over, each with what the asker needs for its end."""
+
+    def insist_no_more(self) -> None:
+        """Before what undoes an earlier request (a stop) is asked for: that must not come after it."""
+        for asked, _ in self:
+            asked.insist = False
+
+    def take_ended(self, now_s: float) -> list[tuple[Asking, About]]:
+        """Those that were answered or given up since, which are no longer among these."""
+        over: list[tuple[Asking, About]] = []
+        left: list[tuple[Asking, About]] = []
+        for asked, about in self:
+            (over if asked.over(now_s) else left).append((asked, about))
+        self[:] = left
+        return over
 
 
 def silence(service: str, patience_s: float) -> str:

@@ -21,7 +21,8 @@ def needs(module):
         return importlib.import_module(module)
     except ImportError as error:
         pytest.skip(
-            f"{module} is not installed or not loadable here: {error}", allow_module_level=True
+            f"{module} is not installed or not loadable here (pip install -e '.[hardware]'): {error}",
+            allow_module_level=True,
         )
 
 
@@ -36,7 +37,10 @@ def needs_realsense():
 def needs_compiler():
     """A C compiler, or a skip: the emulated SteamVR is a library that is built here."""
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
-        pytest.skip("no C compiler: the SteamVR emulator cannot be built", allow_module_level=True)
+        pytest.skip(
+            "no C compiler (apt install gcc): the SteamVR emulator cannot be built",
+            allow_module_level=True,
+        )
 
 
 def loopback():

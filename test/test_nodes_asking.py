@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
-from dexpie_ros.asking import AGAIN_S, Asking
+from dexpie_ros.asking import AGAIN_S, Asking, Requests
 from dexpie_ros.control.keys import SERVICES, Action
 from dexpie_ros.control.panel import PanelState
 from dexpie_ros.nodes import keyboard, session_client
@@ -81,7 +81,7 @@ class Terminal(Keyboard):
     def __init__(self):
         self.parameters = KeyboardParameters()
         self._panel, self._running, self._asking_cause = PanelState(message=""), True, False
-        self._asked, self._awaited, self._leaving = [], None, False
+        self._asked, self._awaited, self._leaving = Requests(), None, False
         self._askable = {action: Client(service) for action, service in SERVICES.items()}
         self._end = Client("/session/end_episode")
 
@@ -137,7 +137,7 @@ class Page(LiveGraph):
     """The thread's part of it, without a thread and a graph."""
 
     def __init__(self):
-        self._orders, self._asked = queue.Queue(), []
+        self._orders, self._asked = queue.Queue(), Requests()
         self._clients = {name: Client(name) for name in (STOP, CLEAR, HOLD)}
 
     def order(self, service):

@@ -18,7 +18,7 @@ from pydantic import Field
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 
-from dexpie_ros.asking import Asking
+from dexpie_ros.asking import Asking, Requests
 from dexpie_ros.config import config
 from dexpie_ros.control import keys
 from dexpie_ros.control.alignment import Alignment
@@ -68,7 +68,7 @@ class Keyboard(ContractNode):
         self._complaints: dict[str, str] = {}
         self._running = self._asking_cause = False
         self._began_s = self._aligned_s = 0.0
-        self._asked: list[tuple[Asking, str]] = []
+        self._asked: Requests[str] = Requests()
         self._awaited: Asking | None = None
         """The last one."""
         self._leaving = False
@@ -193,8 +193,7 @@ class Keyboard(ContractNode):
             if self._leaving:
                 self._awaited = None  # an answer that is still out is nobody's business now
             if action is Action.CLEAR_FAULT:  # no stop of before must come after it
-                for asked, _ in self._asked:
-                    asked.insist = False
+                self._asked.insist_no_more()
             insist = action is Action.EMERGENCY_STOP
             self._ask(self._askable[action], request, action.value, insist)
 
@@ -212,16 +211,12 @@ class Keyboard(ContractNode):
         self._asked.append((self._awaited, what))
 
     def _look_for_answers(self) -> None:
-        now, waiting = time.monotonic(), []
-        for asked, what in self._asked:
-            if not asked.over(now):
-                waiting.append((asked, what))
-            elif (answer := asked.answer) is None:
+        for asked, what in self._asked.take_ended(time.monotonic()):
+            if (answer := asked.answer) is None:
                 self._say(f"{what}: {asked.silence}")
             else:
                 verdict = "done" if answer.success else "refused"
                 self._say(f"{what}: {answer.message or verdict}")
-        self._asked = waiting
 
     def _say(self, text: str) -> None:
         self._panel = replace(self._panel, message=text)

@@ -103,7 +103,8 @@ def build(
 
     ``labels`` by episode id, or in the order of ``episodes``; needed by `recap` and `dexpie`.
     ``human_share``: a chunk takes its human label where at least this share of it is human (paper:
-    all of it). ``weights`` of sources; windows of weight 0 are left out. Raises DatasetError where the recipe finds nothing or a label is missing.
+    all of it). ``weights`` of sources; windows of weight 0 are left out. Raises DatasetError where
+    the recipe finds nothing or a label is missing.
     """
     if recipe not in RECIPES:
         raise DatasetError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")

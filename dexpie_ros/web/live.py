@@ -22,7 +22,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from dexpie_ros import contract
-from dexpie_ros.asking import Asking
+from dexpie_ros.asking import Asking, Requests
 from dexpie_ros.control.alignment import Alignment
 from dexpie_ros.control.keys import SERVICES, Action
 from dexpie_ros.control.panel import PanelState, panel_lines, read_progress
@@ -70,7 +70,7 @@ class LiveGraph:
         self._pictures: dict[str, tuple[int, bytes]] = {}
         self._complaints: dict[str, tuple[float, int, str]] = {}
         self._orders: queue.Queue[tuple[str, Any, Future]] = queue.Queue()
-        self._asked: list[tuple[Asking, Future]] = []
+        self._asked: Requests[Future] = Requests()
         """What was sent and is not answered yet; the thread's own."""
         self._stop = threading.Event()
         self._context = Context()
@@ -222,22 +222,17 @@ class LiveGraph:
                 future.set_exception(LiveError(f"{service} is not there; is its node running?"))
                 continue
             if service == SERVICES[Action.CLEAR_FAULT]:  # no stop of before must come after it
-                for asked, _ in self._asked:
-                    asked.insist = False
+                self._asked.insist_no_more()
             insist = service == SERVICES[Action.EMERGENCY_STOP]
             asked = Asking(client, request, time.monotonic(), PATIENCE_S, insist)
             self._asked.append((asked, future))
 
     def _look_for_answers(self) -> None:
-        now, waiting = time.monotonic(), []
-        for asked, future in self._asked:
-            if not asked.over(now):
-                waiting.append((asked, future))
-            elif (answer := asked.answer) is None:
+        for asked, future in self._asked.take_ended(time.monotonic()):
+            if (answer := asked.answer) is None:
                 future.set_exception(LiveError(asked.silence))
             else:
                 future.set_result(answer)
-        self._asked = waiting
 
     def _subscribe_all(self) -> None:
         for name in WATCHED:
