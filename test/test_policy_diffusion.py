@@ -311,38 +311,3 @@ def test_packing_is_given_up_where_it_would_be_wrong(monkeypatch):
     assert torch.allclose(product(weight, bias, 2)(x), expected, atol=1e-6)
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda x, *a: x @ (0 * weight).T)
     assert torch.allclose(product(weight, bias, 2)(x), expected, atol=1e-6)
-
-
-def test_departing_from_the_prefix_starts_at_its_last_action():
-    torch.manual_seed(0)
-    settings = replace(TINY_MLP, depart_from_prefix=True)
-    net = Actor(tiny(settings, diffusion=DiffusionConfig(prediction="sample"))).denoiser
-    plain = Actor(tiny(TINY_MLP)).denoiser
-    plain.load_state_dict(net.state_dict())
-    x, prefix, condition = torch.randn(3, 24, 15), torch.randn(3, 24, 15), torch.randn(3, 64)
-    mask = prefix_mask(torch.tensor([4, 1, 0]), 24).float()
-    condition = condition[:, : net.condition.in_features]
-    moved = net(x, prefix, mask, condition) - plain(x, prefix, mask, condition)
-    assert torch.allclose(moved[0], prefix[0, 3].expand(24, -1), atol=1e-6)
-    assert torch.allclose(moved[1], prefix[1, 0].expand(24, -1), atol=1e-6)
-    assert torch.equal(moved[2], torch.zeros(24, 15))
-    with pytest.raises(ValueError, match="depart_from_prefix"):
-        tiny(settings)  # epsilon
-
-
-def test_the_way_from_the_prefix_grows_with_the_slots_and_is_whole_without_one():
-    torch.manual_seed(0)
-    settings = replace(TINY_MLP, depart_from_prefix=True, depart_ramp=8)
-    sample_mode = DiffusionConfig(prediction="sample")
-    net = Actor(tiny(settings, diffusion=sample_mode)).denoiser
-    plain = Actor(tiny(TINY_MLP)).denoiser
-    plain.load_state_dict(net.state_dict())
-    x, prefix, condition = torch.randn(2, 24, 15), torch.randn(2, 24, 15), torch.randn(2, 64)
-    mask = prefix_mask(torch.tensor([3, 0]), 24).float()
-    condition = condition[:, : net.condition.in_features]
-    ramped, out = net(x, prefix, mask, condition), plain(x, prefix, mask, condition)
-    for slot, share in ((3, 1 / 8), (4, 2 / 8), (9, 7 / 8), (10, 1.0), (23, 1.0)):
-        assert torch.allclose(ramped[0, slot], prefix[0, 2] + share * out[0, slot], atol=1e-6)
-    assert torch.equal(ramped[1], out[1])
-    with pytest.raises(ValueError, match="depart_ramp"):
-        tiny(replace(TINY_MLP, depart_ramp=8), diffusion=sample_mode)

@@ -272,18 +272,21 @@ def test_the_prefix_is_exact_and_what_follows_goes_on_from_it():
     assert error < 0.03 < 5 * error < guess
 
 
-@pytest.mark.parametrize("departs", [False, True], ids=["plain", "preset cpu"])
-def test_small_steps_go_on_from_the_prefix_in_the_cpu_preset(departs):
+@pytest.mark.parametrize("kind", ["mlp", "unet"])
+@pytest.mark.parametrize("departs", [False, True], ids=["plain", "departs"])
+def test_small_steps_go_on_from_the_prefix_where_chunks_depart_from_it(kind, departs):
     """Steps far smaller than the range of the chunks, as of a robot: a plain network of this size
     errs by more than one of them right behind the prefix, one that departs from it does not."""
     torch.manual_seed(0)
     start, way = 1.6 * torch.rand(1500, 1, 15) - 0.8, 0.4 * torch.rand(1500, 1, 15) - 0.2
     actions = start + way * torch.arange(24)[None, :, None] / 24
-    chosen = preset("cpu").denoiser if departs else DenoiserConfig(kind="mlp")
-    small = replace(chosen, width=96, blocks=2, step_embedding=16, vector_embedding=16)
+    chosen = preset("cpu").denoiser if departs else DenoiserConfig()
+    net = {"mlp": {"width": 96, "blocks": 2}, "unet": {"channels": (16, 32), "groups": 4}}[kind]
+    small = replace(chosen, kind=kind, step_embedding=16, vector_embedding=16, **net)
     none = OptimalityConfig(kind="none", size=16)
+    iterations = 300 if kind == "mlp" else 100
     actor = train_toy(
-        actions, torch.zeros(1500, 6), torch.ones(1500), 300, optimality=none, denoiser=small
+        actions, torch.zeros(1500, 6), torch.ones(1500), iterations, optimality=none, denoiser=small
     )
     mask = torch.zeros(200, 24)
     mask[:, :4] = 1.0

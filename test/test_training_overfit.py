@@ -74,9 +74,13 @@ def test_every_preset_and_condition_overfits_one_batch(name, kind):
     )
     torch.manual_seed(0)
     actor = Actor(settings, build_encoder(settings))
-    losses = Loop(actor, LOOP).run(OneBatch(one_batch(len(cameras)))).losses
-    # epsilon starts at 1, the mean chunk would stay near the spread of the chunks
-    assert losses[-20:].mean() < 0.3 * losses[:5].mean()
+    noise = settings.diffusion.prediction == "epsilon"
+    departs = noise and settings.denoiser.depart_from_prefix
+    loop = replace(LOOP, iterations=200) if departs else LOOP
+    losses = Loop(actor, loop).run(OneBatch(one_batch(len(cameras)))).losses
+    # Of the noise, 1 is what saying nothing leaves (a departure says more, untrained); of the
+    # chunk, the mean would stay near the spread of the chunks.
+    assert losses[-20:].mean() < 0.3 * (1.0 if noise else losses[:5].mean())
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

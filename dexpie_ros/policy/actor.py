@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dexpie_ros.policy.conditioning import Conditioner
+from dexpie_ros.policy.departure import Departure, Terms
 from dexpie_ros.policy.diffusion import Diffusion, Draws, masked_loss, prefix_mask
 from dexpie_ros.policy.encoders import Encoder
 from dexpie_ros.policy.fast import FastUNet, fold_encoder
@@ -89,10 +90,21 @@ class Actor(nn.Module):
         noisy = torch.where(mask[..., None], batch.actions, noisy)
         features = self.features(batch.vector, batch.images, augment)
         condition = self.conditioner(draws.step, features, batch.optimality, draws.withheld)
-        output = self.denoiser(noisy, batch.actions, mask.to(noisy.dtype), condition)
+        known = mask.to(noisy.dtype)
+        output = self.denoiser(noisy, batch.actions, known, condition)
+        departure = self._departure(batch.actions, known)
+        if departure is not None:
+            output = departure.at(*self.diffusion.levels(draws.step))(output, noisy)
         error = output - self.diffusion.target(batch.actions, draws.noise, draws.step)
         inside = prefix_mask(batch.valid, horizon)
         return masked_loss(error, inside & ~mask, batch.weight, self.config.prefix.renormalize)
+
+    def _departure(self, prefix: Tensor, mask: Tensor) -> Departure | None:
+        settings = self.config.denoiser
+        if not settings.depart_from_prefix:
+            return None
+        prediction = self.config.diffusion.prediction
+        return Departure.of(prefix, mask, settings.depart_ramp, prediction)
 
     @torch.inference_mode()
     def sample(
@@ -126,10 +138,18 @@ class Actor(nn.Module):
         )  # fmt: skip
         rows = denoiser.modulations(conditions.flatten(0, 1))
         by_step = list(zip(*(row.split(copies * batch) for row in rows), strict=True))
-        local = denoiser.local(prefix.repeat(copies, 1, 1), mask.repeat(copies, 1))
+        prefix_rows, mask_rows = prefix.repeat(copies, 1, 1), mask.repeat(copies, 1)
+        local = denoiser.local(prefix_rows, mask_rows)
+        departure = self._departure(prefix_rows, mask_rows)
+        terms: list[Terms] = []
+        if departure is not None:
+            terms = [departure.at(*self.diffusion.levels(step)) for step in steps[:, None]]
 
         def predict(x: Tensor, index: int) -> Tensor:
-            out = denoiser.denoise(x.repeat(copies, 1, 1), local, list(by_step[index]))
+            noisy = x.repeat(copies, 1, 1)
+            out = denoiser.denoise(noisy, local, list(by_step[index]))
+            if terms:
+                out = terms[index](out, noisy)
             if not guided:
                 return out
             null, conditional = out.chunk(2)

@@ -95,7 +95,8 @@ class Diffusion:
         self.alphas_cumprod: Tensor = make_scheduler(settings).alphas_cumprod.float()
         self._plans: dict[int, tuple[Tensor, list[tuple[float, float]]]] = {}
 
-    def _levels(self, step: Tensor) -> tuple[Tensor, Tensor]:
+    def levels(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(abar_t) and sqrt(1 - abar_t), each (B, 1, 1), of steps (B,)."""
         if self.alphas_cumprod.device != step.device:
             self.alphas_cumprod = self.alphas_cumprod.to(step.device)
         level = self.alphas_cumprod[step][:, None, None]
@@ -103,7 +104,7 @@ class Diffusion:
 
     def add_noise(self, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
         """``x_t = sqrt(abar_t) a + sqrt(1 - abar_t) eps`` (DDPM eq. 4)."""
-        signal, spread = self._levels(step)
+        signal, spread = self.levels(step)
         return signal * clean + spread * noise
 
     def target(self, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ class Diffusion:
             return noise
         if self.settings.prediction == "sample":
             return clean
-        signal, spread = self._levels(step)
+        signal, spread = self.levels(step)
         return signal * noise - spread * clean
 
     def plan(self, steps: int) -> tuple[Tensor, list[tuple[float, float]]]:

@@ -3,11 +3,6 @@
 The condition enters the input layer and every block through one projection, so that for sampling
 all steps are projected ahead in one product. A step-dependent skip from input to output lets the
 noise of an epsilon target pass a trunk that is narrower than the chunk.
-
-Nothing in such a network makes neighbouring slots agree: what it errs by at the first free slot is
-the step out of the prefix, and was larger than one step of the robot. With `depart_from_prefix` it
-predicts the way from the last prefix action, with `depart_ramp` in the scale of that way, which is
-some mm at the first slots and ten times as much at the last (docs/policy.md has the figures).
 """
 
 from __future__ import annotations
@@ -48,8 +43,6 @@ class MLPDenoiser(nn.Module):
         self.condition = nn.Linear(condition_size, width * (1 + settings.blocks) + 1)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(settings.blocks))
         self.output = nn.Linear(width, flat)
-        self.departs = settings.depart_from_prefix
-        self.ramp = settings.depart_ramp
         self.prefix: nn.Linear | None = None
         if settings.prefix_conditioning:
             self.prefix = nn.Linear(horizon * PREFIX_INPUTS, width, bias=False)
@@ -60,22 +53,10 @@ class MLPDenoiser(nn.Module):
             self.condition.bias[-1].zero_()
 
     def local(self, prefix: Tensor, mask: Tensor) -> list[Tensor]:
-        """What the prefix (B, H, 15) under mask (B, H) adds: [] or to the input (B, width).
-
-        With `depart_from_prefix` two more for the output: the last prefix action (B, 1, 15) and
-        how much of the output each slot adds to it (B, H, 1); 0 and 1 where there is no prefix.
-        """
+        """What the prefix (B, H, 15) under mask (B, H) adds to the input: [] or (B, width)."""
         if self.prefix is None:
             return []
-        terms: list[Tensor] = [self.prefix(prefix_inputs(prefix, mask).flatten(1))]
-        if self.departs:
-            length = mask.sum(dim=1).long()[:, None, None]
-            index = (length - 1).clamp(min=0).expand(-1, 1, ACTION_DIM)
-            terms.append(prefix.gather(1, index) * (length > 0))
-            slots = torch.arange(1, self.horizon + 1, device=mask.device)[None, :, None]
-            share = ((slots - length) / self.ramp).clamp(1.0 / self.ramp, 1.0)
-            terms.append(torch.where(length > 0, share, 1.0))
-        return terms
+        return [self.prefix(prefix_inputs(prefix, mask).flatten(1))]
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """Condition (B, C) -> what enters the input, each block, and the skip."""
@@ -90,8 +71,7 @@ class MLPDenoiser(nn.Module):
         for block, term in zip(self.blocks, modulations[1:-1], strict=True):
             hidden = block(hidden, term)
         out = self.output(hidden) + modulations[-1] * flat
-        chunk = out.view(-1, self.horizon, ACTION_DIM)
-        return chunk * local[2] + local[1] if len(local) > 1 else chunk
+        return out.view(-1, self.horizon, ACTION_DIM)
 
     def forward(self, noisy: Tensor, prefix: Tensor, mask: Tensor, condition: Tensor) -> Tensor:
         """``noisy``, ``prefix`` (B, H, 15), ``mask`` (B, H) float, ``condition`` (B, C)."""

@@ -66,7 +66,7 @@ class DenoiserConfig:
     prefix_conditioning: bool = True
     """Local inputs of the prefix, zero at the start; False: the network must guess where it is."""
     depart_from_prefix: bool = False
-    """MLP that predicts the chunk itself: predict how it departs from the last prefix action."""
+    """Predict how the chunk departs from the last prefix action (`policy/departure.py`)."""
     depart_ramp: Count = 1
     """The j-th slot behind the prefix departs by j / depart_ramp of the output, at most by all."""
 
@@ -149,12 +149,9 @@ class PolicyConfig:
                 f"{self.action.horizon}; lower it"
             )
         departs = self.denoiser.depart_from_prefix
-        fits = self.denoiser.kind == "mlp" and self.denoiser.prefix_conditioning
-        if departs and not (fits and self.diffusion.prediction == "sample"):
-            raise ValueError(
-                "denoiser.depart_from_prefix: needs kind mlp, prefix_conditioning and "
-                "diffusion.prediction sample"
-            )
+        if departs and not self.denoiser.prefix_conditioning:
+            # Its output means another thing behind every prefix: it must know where that ends.
+            raise ValueError("denoiser.depart_from_prefix: needs prefix_conditioning")
         if self.denoiser.depart_ramp > 1 and not departs:
             raise ValueError("denoiser.depart_ramp: needs depart_from_prefix; leave it at 1")
         halvings = 2 ** (len(self.denoiser.channels) - 1)
