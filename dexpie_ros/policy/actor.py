@@ -143,7 +143,8 @@ class Actor(nn.Module):
         departure = self._departure(prefix_rows, mask_rows)
         terms: list[Terms] = []
         if departure is not None:
-            terms = [departure.at(*self.diffusion.levels(step)) for step in steps[:, None]]
+            levels = zip(*self.diffusion.levels(steps), strict=True)
+            terms = [departure.at(signal, spread) for signal, spread in levels]
 
         def predict(x: Tensor, index: int) -> Tensor:
             noisy = x.repeat(copies, 1, 1)

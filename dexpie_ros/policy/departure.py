@@ -55,7 +55,7 @@ class Departure:
         return Departure(last, torch.where(length > 0, share, 1.0), prediction)
 
     def at(self, signal: Tensor, spread: Tensor) -> Terms:
-        """What makes the network's output the prediction at noise levels s, r (B or 1, 1, 1)."""
+        """What makes the network's output the prediction at noise levels s, r: (B, 1, 1) or of all."""
         last, share = self.last, self.share
         if self.prediction == "sample":
             return Terms(share, None, last)
