@@ -24,8 +24,8 @@ BENCHMARKS = {
     "transport": ("dexpie_ros.nodes.transport_benchmarks", "bench_transport"),
     "faults": ("dexpie_ros.nodes.fault_benchmarks", "bench_faults"),
 }
-"""Name -> module and function; the function takes ``quick``, and ``seconds`` where it can last, and
-gives figures by name."""
+"""Name -> module and function; the function takes ``quick``, ``seconds`` where it can last, ``only``
+where a part can be chosen, and gives figures by name."""
 
 
 def add_parser(groups: Any) -> None:
@@ -33,6 +33,7 @@ def add_parser(groups: Any) -> None:
     parser.add_argument("name", choices=sorted(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="smaller, for a first look")
     parser.add_argument("--seconds", type=float, help="how long the streams last (recorder)")
+    parser.add_argument("--only", help="those whose name contains this (faults)")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench"))
     parser.set_defaults(run=_run)
 
@@ -41,14 +42,20 @@ def _run(options: argparse.Namespace) -> int:
     module, function = BENCHMARKS[options.name]
     began = time.time()
     measure = getattr(importlib.import_module(module), function)
-    length = {}
+    known, more = inspect.signature(measure).parameters, {}
     if options.seconds is not None:
-        if "seconds" not in inspect.signature(measure).parameters or not options.seconds > 0:
+        if "seconds" not in known or not options.seconds > 0:
             raise config.ConfigError(
                 f"--seconds {options.seconds:g}: a time above 0, for a benchmark that has one (recorder)"
             )
-        length = {"seconds": options.seconds}
-    figures = measure(quick=options.quick, **length)
+        more["seconds"] = options.seconds
+    if options.only is not None:
+        if "only" not in known:
+            raise config.ConfigError(
+                f"--only {options.only}: {options.name} has no choice (faults)"
+            )
+        more["only"] = options.only
+    figures = measure(quick=options.quick, **more)
     result = {"bench": options.name, "figures": figures}
     about = {
         **result,

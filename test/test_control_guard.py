@@ -8,7 +8,9 @@ from dexpie_ros.control.guard import (
     ARM,
     CLEAR_ERRORS,
     HAND,
+    NO_OBSERVATION,
     POLICY,
+    POLICY_SERVER,
     SESSION,
     TCP,
     Guard,
@@ -77,6 +79,22 @@ def test_a_silent_policy_holds_but_the_operator_may_take_over():
     assert modes.mode is Mode.POLICY and "policy server is silent" in modes.reason
     assert modes._waiting and modes._plan_afresh
     assert modes.toggle() == (True, "the operator drives")
+
+
+def test_a_policy_that_does_not_see_holds_before_its_server_counts_as_silent():
+    guard, modes = deployed()
+    text = f"{NO_OBSERVATION}: waiting for front"
+    guard.device("camera_front", 2, text)
+    guard.device(POLICY_SERVER, 1, "1 inference of 100 takes 5 control steps")
+    assert not guard.policy_silence(40 * MS)
+    guard.device(POLICY_SERVER, 1, text)
+    guard.check(modes, 40 * MS)
+    assert modes.mode is Mode.POLICY and "waiting for front" in modes.reason
+    assert modes.request(Mode.HUMAN, force=True)[0], "the operator may take over"
+    guard.seen(ARM, 60 * MS)
+    assert guard.policy_silence(60 * MS)
+    guard.seen(POLICY, 80 * MS)
+    assert not guard.policy_silence(80 * MS), "it sees again"
 
 
 def test_the_way_home_needs_no_policy_server():

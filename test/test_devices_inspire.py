@@ -35,6 +35,7 @@ def emulator(peer, monkeypatch):
     peer.ask("hold_object", angles=[-1] * 6)
     yield peer
     peer.ask("line_fault")
+    peer.ask("slow")
     peer.ask("plug")
     peer.ask("high_byte_first", on=False)
     for finger in range(6):
@@ -103,6 +104,32 @@ def test_line_faults_are_reported_and_survived(hand, emulator, fault):
     eventually(lambda: hand.status().level is Level.OK, what="hand back")
     count = hand.samples.count
     assert hand.wait(count + 2, 5.0) is not None
+
+
+def test_late_answers_are_a_silent_line_and_never_pass_for_others(emulator, transport):
+    """RTU replies do not say what they answer: angles must not be taken for forces."""
+    hand = make(emulator, transport, timeout=0.04)
+    samples, put = [], hand.samples.put
+    hand.samples.put = lambda sample: (samples.append(sample), put(sample))
+    hand.start()
+    hand.command(np.ones(6))
+    eventually(lambda: hand.newest() is not None and np.all(hand.newest().openings > 0.99))
+    samples.clear()
+
+    def late(seconds):
+        emulator.ask("slow", seconds=seconds)
+        failures = hand.failures
+        eventually(lambda: hand.failures >= failures + 6, what="answers missed")
+        emulator.ask("slow")
+        eventually(lambda: hand.status().level is Level.OK, what="hand back")
+        count = len(samples)
+        eventually(lambda: len(samples) > count + 3, what="samples")
+
+    for seconds in (0.05, 0.07, 0.11):
+        late(seconds)
+    hand.stop()
+    assert all(np.all(s.openings > 0.99) and not s.force.any() for s in samples)
+    assert all(np.allclose(s.temperature, 32) and np.allclose(s.current, 0.05) for s in samples)
 
 
 def test_unplug_and_replug_and_no_old_command_is_repeated(hand, emulator):

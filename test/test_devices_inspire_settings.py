@@ -1,6 +1,7 @@
 """What is asked of a hand beside its openings: errors, speed, force, and the order of its bytes."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from test_devices_inspire import emulator, hand, make, peer
 from dexpie_ros.control.guard import CLEAR_ERRORS
 from dexpie_ros.devices import inspire_hand
 from dexpie_ros.devices import inspire_registers as reg
-from dexpie_ros.devices.device import Level
+from dexpie_ros.devices.device import DeviceError, Level
 from dexpie_ros.devices.inspire_hand import InspireConfig, InspireHand
-from dexpie_ros.devices.inspire_transport import NoAnswer
+from dexpie_ros.devices.inspire_transport import NoAnswer, line_timeout, prefer_latency
 
 __all__ = ["emulator", "hand", "peer"]  # fixtures
 
@@ -38,7 +39,8 @@ class Line:
     """A transport that fails when told to, and notes what was written."""
 
     def __init__(self):
-        self.fails, self.written = 0, []
+        self.fails, self.written, self.read_at = 0, [], []
+        self.timeout = 0.02
 
     def open(self):
         pass
@@ -47,6 +49,7 @@ class Line:
         pass
 
     def read(self, address, size):
+        self.read_at.append((address, size))
         return bytes(size)
 
     def write(self, address, data):
@@ -77,23 +80,85 @@ def test_a_request_whose_write_fails_is_written_again_unless_the_line_is_opened_
     assert reg.CLEAR_ERROR.address not in line.written
 
 
-@pytest.mark.parametrize(("kind", "forgiven"), [("modbus_tcp", 0), ("modbus_rtu", 1), ("eb90", 1)])
-def test_a_silent_line_is_told_at_once_but_one_disturbed_byte_is_not(kind, forgiven):
-    """Whoever waits for samples is woken: the arm holds for it."""
+def opened(kind):
+    """A hand whose line does what the test says, and its line."""
     hand, line = InspireHand(InspireConfig(transport=kind, rate_hz=500.0)), Line()
     hand._transport, hand._connected = line, True
     hand._open()
     hand._cycle()
+    return hand, line
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("modbus_tcp", 1), ("modbus_rtu", 2), ("eb90", 2)])
+def test_a_silent_line_is_told_at_once_in_every_cycle(kind, attempts):
+    """Whoever waits for samples is woken: the arm holds for it."""
+    hand, line = opened(kind)
     for missed in range(1, inspire_hand.MAX_FAILURES):
-        line.fails = 1
+        line.fails = attempts
         hand.command([0.1 * missed] * 6)
-        woken = hand.samples._woken
+        woken, count = hand.samples._woken, hand.samples.count
         hand._cycle()
-        assert hand.samples._woken > woken
-        silent = missed > forgiven
-        assert (hand._health() == (Level.STALE, "silence")) == silent
+        assert hand.samples._woken > woken and hand.samples.count == count
+        assert hand._health() == (Level.STALE, "silence")
+        assert hand.failures == missed * attempts and line.fails == 0
+    line.fails = attempts
+    hand.command([0.9] * 6)
+    with pytest.raises(DeviceError, match="5 times in a row"):
+        hand._cycle()
+    hand._open()
     hand._cycle()
     assert hand._health() == (Level.OK, "ok")
+
+
+@pytest.mark.parametrize("kind", ["modbus_rtu", "eb90"])
+def test_one_disturbed_byte_on_a_serial_line_costs_nothing_but_a_second_question(kind):
+    hand, line = opened(kind)
+    for missed in range(1, 2 * inspire_hand.MAX_FAILURES):
+        line.fails = 1
+        hand.command([0.1 * (missed % 10)] * 6)
+        woken, count = hand.samples._woken, hand.samples.count
+        hand._cycle()
+        assert (hand.samples._woken, hand.samples.count) == (woken, count + 1)
+        assert hand._health() == (Level.OK, "ok") and hand.failures == missed
+        assert line.written[-1] == reg.ANGLE_SET.address
+
+
+def test_over_tcp_the_slow_registers_are_read_between_the_others():
+    """So that the line is not unwatched for longer than half a cycle."""
+    hand, line = opened("modbus_tcp")
+    line.read_at.clear()
+    hand._cycle()
+    slow, size = reg.CURRENT, sum(r.size for r in inspire_hand.SLOW)
+    assert line.read_at == [
+        (reg.ANGLE_ACT.address, 12), (reg.FORCE_ACT.address, 14), (slow.address, size),
+    ]  # fmt: skip
+    hand, line = opened("eb90")
+    line.read_at.clear()
+    hand._cycle()
+    assert line.read_at == [(reg.ANGLE_ACT.address, 12), (reg.FORCE_ACT.address, 12)]
+
+
+def test_a_serial_line_is_given_the_time_that_its_bytes_take(tmp_path):
+    assert line_timeout(115200) == pytest.approx(0.0146, abs=1e-4)
+    assert line_timeout(19200) == pytest.approx(0.0276, abs=1e-4)
+    asked = []
+    port = SimpleNamespace(set_low_latency_mode=asked.append)
+    device = tmp_path / "ttyUSB3"
+    device.touch()
+    link = tmp_path / "inspire_hand"
+    link.symlink_to(device)
+    assert prefer_latency(port, str(link), str(tmp_path / "tty")) == 0.0, "no FTDI adapter"
+    timer = tmp_path / "tty" / "ttyUSB3" / "device"
+    timer.mkdir(parents=True)
+    (timer / "latency_timer").write_text("16\n")
+    assert prefer_latency(port, str(link), str(tmp_path / "tty")) == 0.016
+    assert asked == [True, True]
+
+    def refuse(on):
+        raise ValueError("not with this adapter")
+
+    port.set_low_latency_mode = refuse
+    assert prefer_latency(port, str(link), str(tmp_path / "tty")) == 0.016
 
 
 def test_a_finger_that_stopped_says_what_the_guard_goes_by():

@@ -184,3 +184,20 @@ def test_a_slow_dashboard_does_not_lose_the_recovery(monkeypatch):
     assert left.value.code is Exit.RECOVERED
     ours.close()
     theirs.close()
+
+
+def test_data_that_come_late_are_old_data_however_steadily_they_come(host, robot):
+    """As over a bad network: nobody must take them for what the arm does now."""
+    arm = make(host, hold_after=0.5, lost_after=2.0, watchdog_hz=1.0)
+    arm.start()
+    eventually(lambda: arm.ready)
+    losses, uploads = arm.losses, robot.ask("state")["uploads"]
+    robot.ask("slow", seconds=0.3)
+    eventually(lambda: arm.status().level is Level.STALE, what="late data told")
+    count = arm.samples.count
+    eventually(lambda: arm.samples.count > count + 20, what="the data go on coming")
+    assert arm.samples.age() > 0.25 and not arm.ready
+    robot.ask("slow")
+    eventually(lambda: arm.ready, what="fresh data")
+    assert arm.losses == losses and robot.ask("state")["uploads"] == uploads
+    arm.stop()

@@ -1,5 +1,7 @@
 """The policy server as a process of its own: what ends it, what it refuses, what it says."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import rclpy
@@ -142,3 +144,31 @@ def test_diagnostics_tell_the_delay_and_warn_where_it_is_longer_than_the_prefix(
     assert diagnose(0.19, 5)[0] == OK  # too few to tell
     assert diagnose(0.19, 50, **{"inference.mode": "sync"})[0] == OK  # the robot waits
     assert diagnose(0.19, 50, lockstep=True)[0] == OK  # virtual time
+
+
+def test_a_part_of_the_observation_that_grows_old_is_told_at_once(policy):
+    """The arbiter holds for it; silence of this node would count later."""
+    clock = SimpleNamespace(now=10**12)
+
+    def told(node):
+        said, alive = [], []
+        node.publish_diagnostics = lambda: said.append(node._diagnose()[:2])
+        node._status_publisher = SimpleNamespace(publish=alive.append)
+        steps, node._steps = node._steps, SimpleNamespace(empty=lambda: False)
+        node.now_ns = lambda: clock.now
+        node._running = True
+        seen = []
+        for late_ms in (0, 200, 240, 280, 320, 0, 40):
+            if not late_ms:
+                for stream in ("arm", "tcp", "hand"):
+                    node._buffer.measured(stream, clock.now, None)
+                measured = clock.now
+            clock.now = measured + late_ms * 1_000_000
+            node._on_step(node.messages.control_step(control_step(clock.now)))
+            seen.append(len(alive))
+        node._steps = steps
+        return said, seen
+
+    said, seen = look(policy, told)
+    assert seen == [1, 2, 3, 3, 3, 4, 5], "no sign of life without an observation"
+    assert said == [(WARN, "no observation: waiting for arm, hand, tcp"), (OK, "ready")]

@@ -27,6 +27,8 @@ CLEAR_ERRORS = "clear the errors"
 itself, so whoever drives goes on; every other error of the hand means that nobody hears it."""
 RECOVERY = "ask for recovery"
 """What the status of every stop of the arm tells a person to do."""
+POLICY_SERVER, NO_OBSERVATION = "policy_server", "no observation"
+"""Whose status begins with what, where a policy must not go on: it does not see."""
 REMEMBERED = 250
 """Own commands that are known again: ten seconds."""
 VOICE_NS = 500_000_000
@@ -65,17 +67,23 @@ class Guard:
         self._holding = False
         self._failed: dict[str, str] = {}
         """Why the robot holds, by driver."""
+        self._blind = ""
+        """What the policy server lacks, until it shows a sign of life again."""
 
     def seen(self, stream: str, now_ns: int, age_ns: int = 0) -> None:
         """A message of ``stream`` arrived whose content is ``age_ns`` old; unknown ones are ignored."""
         if stream in self._watched:
             self._monitor.seen(stream, now_ns - max(0, age_ns))
+        if stream == POLICY:
+            self._blind = ""
 
     def device(self, name: str, level: int, message: str) -> None:
         """A status of /diagnostics. An arm that cannot follow goes on measuring: without this the
         commands would run away from it. A hand's driver knows of a silent line before its stream,
-        which comes at 25 Hz, could be told from a late one.
+        which comes at 25 Hz, could be told from a late one. So does the policy server of a camera.
         """
+        if name == POLICY_SERVER and message.startswith(NO_OBSERVATION):
+            self._blind = message
         if name not in (ARM_DRIVER, HAND_DRIVER):
             return
         self._failed.pop(name, None)
@@ -102,6 +110,8 @@ class Guard:
 
     def policy_silence(self, now_ns: int) -> str:
         """Why the policy cannot drive, or ""."""
+        if self._blind:
+            return f"the policy server has {self._blind}; holding, takeover is possible"
         if self._monitor.fresh(POLICY, now_ns):
             return ""
         return "the policy server is silent or lacks observations; holding, takeover is possible"

@@ -1,8 +1,9 @@
 """An Inspire RH56 hand: openings in, openings, forces, currents, faults and temperatures out.
 
 One thread owns the line. Each cycle writes the newest command if it differs from what the hand has,
-reads angles and forces, and twice a second currents, errors, status and temperatures. The hand
-itself keeps its last set-point, so silence from here makes it hold.
+and reads angles and forces; currents, errors, status and temperatures are read twice a second on a
+serial line, and over TCP in the middle of each cycle, so that silence shows within half of one. The
+hand itself keeps its last set-point, so silence from here makes it hold.
 """
 
 from __future__ import annotations
@@ -10,25 +11,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dexpie_ros import config
 from dexpie_ros.control.guard import CLEAR_ERRORS
 from dexpie_ros.control.types import HAND_JOINTS
 from dexpie_ros.devices import inspire_registers as reg
 from dexpie_ros.devices.device import Backoff, DeviceError, Level, Worker
-from dexpie_ros.devices.inspire_transport import (
-    Eb90Transport,
-    NoAnswer,
-    Transport,
-    modbus_rtu,
-    modbus_tcp,
-)
+from dexpie_ros.devices.inspire_config import InspireConfig
+from dexpie_ros.devices.inspire_transport import NoAnswer
 from dexpie_ros.geometry import Array
+
+__all__ = ["HandSample", "InspireConfig", "InspireHand"]
 
 SLOW_PERIOD = 0.5
 """s between reads of currents, errors, status and temperatures."""
@@ -37,77 +35,10 @@ COMMAND_AGE = 0.5
 MAX_REQUESTS = 16
 """Further writes (errors, speed, force) that may wait for their turn."""
 MAX_FAILURES = 5
-"""Transactions in a row without an answer until the line is opened anew."""
-Six = tuple[float, float, float, float, float, float]
-SixInt = tuple[int, int, int, int, int, int]
-
-
-@config.config
-class InspireConfig:
-    """One hand and the line to it."""
-
-    transport: Literal["modbus_tcp", "modbus_rtu", "eb90"] = "modbus_tcp"
-    host: str = "192.168.11.210"
-    port: int = 6000
-    device: str = "/dev/ttyUSB0"
-    """Serial device of the RS-485 adapter; better a udev name such as /dev/inspire_hand."""
-    baudrate: int = 115200
-    hand_id: int = 1
-    timeout: float = 0.03
-    """s for one transaction; published: 6 to 8.4 ms on a serial line, and 16 more where an FTDI
-    adapter was left at its default."""
-    rate_hz: float = 50.0
-    """Reads per second; a serial line at 115200 baud carries about 70."""
-    speed: int = 1000
-    """0..1000, all fingers."""
-    force: int = 500
-    """Grip force at which a finger stops, 0..1000 (g)."""
-    order: tuple[str, str, str, str, str, str] = HAND_JOINTS
-    """Which finger the hand's first, second, ... channel moves."""
-    raw_closed: SixInt = (0, 0, 0, 0, 0, 0)
-    """ANGLE value of opening 0 by finger (order of HAND_JOINTS), from `dexpie calibrate hand`."""
-    raw_open: SixInt = (1000, 1000, 1000, 1000, 1000, 1000)
-    """ANGLE value of opening 1 by finger."""
-    force_scale: Six = (0.00981, 0.00981, 0.00981, 0.00981, 0.00981, 0.00981)
-    """N per unit of FORCE_ACT by finger (nominally grams)."""
-    force_offset: Six = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    """N to add."""
-    high_byte_first: bool = False
-    """Byte registers over Modbus come high byte first (some firmwares); see docs/hardware.md."""
-    hot: float = 60.0
-    """Celsius from which a finger is reported."""
-
-    def __post_init__(self) -> None:
-        if sorted(self.order) != sorted(HAND_JOINTS):
-            raise ValueError(f"order = {self.order}: must name each of {', '.join(HAND_JOINTS)}")
-        for finger, closed, opened in zip(HAND_JOINTS, self.raw_closed, self.raw_open, strict=True):
-            if abs(opened - closed) < 100:
-                raise ValueError(
-                    f"{finger}: raw_open {opened} and raw_closed {closed} are nearly equal; "
-                    "calibrate the hand again"
-                )
-        for name, low, high in (
-            ("hand_id", 1, 254), ("timeout", 0.01, 2.0), ("rate_hz", 1.0, 500.0),
-            ("speed", 0, 1000), ("force", 0, 3000),
-        ):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} = {getattr(self, name)}: must lie in {low}..{high}")
-
-    def make_transport(self) -> Transport:
-        if self.transport == "modbus_tcp":
-            return modbus_tcp(self.host, self.port, self.hand_id, self.timeout)
-        if self.transport == "modbus_rtu":
-            return modbus_rtu(self.device, self.baudrate, self.hand_id, self.timeout)
-        return Eb90Transport(self.device, self.baudrate, self.hand_id, self.timeout)
-
-    @property
-    def where(self) -> str:
-        tcp = self.transport == "modbus_tcp"
-        return (
-            f"{self.transport} {self.host}:{self.port}"
-            if tcp
-            else (f"{self.transport} {self.device}")
-        )
+"""Cycles in a row without an answer until the line is opened anew."""
+SLOW = (reg.CURRENT, reg.ERROR, reg.STATUS, reg.TEMP)
+"""What changes slowly; these lie one behind the other."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,10 +78,11 @@ class InspireHand(Worker[HandSample]):
         self._wanted: tuple[float, Array] | None = None
         self._written: list[int] | None = None
         self._requests: deque[tuple[reg.Register, list[int]]] = deque()
-        self._slow = {r: np.zeros(6) for r in (reg.CURRENT, reg.ERROR, reg.STATUS, reg.TEMP)}
+        self._slow = {register: np.zeros(6) for register in SLOW}
         self._slow_at = 0.0
+        self._tcp = settings.transport == "modbus_tcp"
         # TCP repeats what is lost by itself; on a serial line one disturbed byte is no loss.
-        self._forgiven = 0 if settings.transport == "modbus_tcp" else 1
+        self._attempts = 1 if self._tcp else 2
         self._in_a_row, self._failure = 0, ""
         self.failures = 0
         """Transactions without a valid answer since the start."""
@@ -212,32 +144,39 @@ class InspireHand(Worker[HandSample]):
         self._transport.close()
 
     def _cycle(self) -> None:
+        period = 1.0 / self._config.rate_hz
+        if self._part(self._transactions) and self._tcp:
+            self._stopping.wait(max(0.0, self._due + period / 2 - time.monotonic()))
+            self._part(self._read_slow)
+        self._due = max(self._due + period, time.monotonic() - 0.1)
+        self._stopping.wait(max(0.0, self._due - time.monotonic()))
+
+    def _part(self, transactions: Callable[[], None]) -> bool:
+        """Some of a cycle's transactions; the first one without an answer ends them (False)."""
         try:
-            self._transactions()
+            transactions()
             self._in_a_row = 0
+            return True
         except (NoAnswer, reg.RegisterError) as error:
-            self.failures += 1
             self._in_a_row += 1
             self._failure = str(error)
             self._written = None  # whether it arrived is unknown
             self.samples.wake()
             if self._in_a_row >= MAX_FAILURES:
                 raise DeviceError(f"{error} ({MAX_FAILURES} times in a row)") from None
-        self._due = max(self._due + 1.0 / self._config.rate_hz, time.monotonic() - 0.1)
-        self._stopping.wait(max(0.0, self._due - time.monotonic()))
+            return False
 
     def _transactions(self) -> None:
         self._write_command()
         while self._requests:
             self._set(*self._requests[0])
             self._requests.popleft()  # only now: without an answer it is written again
-        angles = self._get(reg.ANGLE_ACT)
+        (angles,) = self._get(reg.ANGLE_ACT)
         time_ns = time.time_ns()
-        force = self._get(reg.FORCE_ACT)
+        # with a word more over Modbus, so that no late answer about angles passes for one to this
+        force, *_ = self._get(reg.FORCE_ACT, spare=0 if self._config.transport == "eb90" else 2)
         if time.monotonic() - self._slow_at > SLOW_PERIOD:
-            for register in self._slow:
-                self._slow[register] = self._get(register)
-            self._slow_at = time.monotonic()
+            self._read_slow()
         settings = self._config
         self.samples.put(
             HandSample(
@@ -250,6 +189,14 @@ class InspireHand(Worker[HandSample]):
                 self._slow[reg.TEMP],
             )
         )
+
+    def _read_slow(self) -> None:
+        if self._config.transport == "eb90":
+            values = [self._get(register)[0] for register in SLOW]
+        else:
+            values = self._get(*SLOW)
+        self._slow = dict(zip(SLOW, values, strict=True))
+        self._slow_at = time.monotonic()
 
     def _write_command(self) -> None:
         with self._lock:
@@ -264,12 +211,20 @@ class InspireHand(Worker[HandSample]):
             self._set(reg.ANGLE_SET, values)
             self._written = values
 
-    def _get(self, register: reg.Register) -> Array:
-        """Values by finger."""
+    def _get(self, *registers: reg.Register, spare: int = 0) -> list[Array]:
+        """Values by finger of neighbouring registers, read at once, and of ``spare`` bytes none."""
         high_first = self._config.high_byte_first and self._config.transport != "eb90"
-        data = self._transport.read(register.address, register.size)
-        values: Array = reg.decode(register, data, high_first)[self._channel]
-        return values
+
+        def ask() -> list[Array]:
+            size = sum(register.size for register in registers)
+            data = self._transport.read(registers[0].address, size + spare)
+            values: list[Array] = []
+            for register in registers:
+                piece, data = data[: register.size], data[register.size :]
+                values.append(reg.decode(register, piece, high_first)[self._channel])
+            return values
+
+        return self._answered(ask)
 
     def _set(self, register: reg.Register, values: list[int]) -> None:
         """Write values by finger (or a single one)."""
@@ -278,11 +233,29 @@ class InspireHand(Worker[HandSample]):
             for finger, channel in enumerate(self._channel):
                 channels[channel] = values[finger]
             values = channels
-        self._transport.write(register.address, reg.encode(register, values))
+        data = reg.encode(register, values)
+        self._answered(lambda: self._transport.write(register.address, data))
+
+    def _answered(self, ask: Callable[[], T]) -> T:
+        """The answer; what came to nothing is asked for again at once, as often as the line allows."""
+        for _ in range(self._attempts - 1):
+            try:
+                return ask()
+            except (NoAnswer, reg.RegisterError):
+                self.failures += 1
+        try:
+            return ask()
+        except (NoAnswer, reg.RegisterError):
+            self.failures += 1
+            raise
 
     def _values(self) -> dict[str, str]:
         sample = self.newest()
-        values = {"where": self._config.where, "failures": str(self.failures)}
+        values = {
+            "where": self._config.where,
+            "timeout_ms": f"{self._transport.timeout * 1e3:.1f}",
+            "failures": str(self.failures),
+        }
         if sample is not None:
             for index, finger in enumerate(HAND_JOINTS):
                 code = int(sample.status[index])
@@ -295,7 +268,7 @@ class InspireHand(Worker[HandSample]):
     def _health(self) -> tuple[Level, str]:
         sample = self.newest()
         assert sample is not None  # the worker asks only when there is a fresh one
-        if self._in_a_row > self._forgiven:
+        if self._in_a_row:
             return Level.STALE, self._failure
         faults = [
             f"{finger}: {', '.join(reg.error_names(int(bits)))}"

@@ -178,6 +178,7 @@ class Ur5:
                 self._message = f"the arm process ended unexpectedly ({_describe(code)})"
             if time.monotonic() - ready_at > 10.0:
                 backoff.reset()
+            self.samples.wake()  # who looks at the status shall see why, before it is tried again
             self._stopping.wait(backoff.next())
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import struct
 import tempfile
@@ -33,6 +34,8 @@ class SerialLine:
 
     def __init__(self, link: Path, respond: Callable[[bytes], bytes]) -> None:
         self.link, self._respond = link, respond
+        self.delay = 0.0
+        """s from a request to its reply."""
         self._ends: tuple[int, int] | None = None
 
     def plug(self) -> None:
@@ -62,10 +65,18 @@ class SerialLine:
             return
         try:
             reply = self._respond(os.read(self._ends[0], 4096))
-            if reply:
-                os.write(self._ends[0], reply)
         except (BlockingIOError, OSError):
-            return  # a client that does not read; its next request finds an empty line
+            return
+        if reply and self.delay:
+            asyncio.get_running_loop().call_later(self.delay, self._answer, self._ends, reply)
+        elif reply:
+            self._answer(self._ends, reply)
+
+    def _answer(self, ends: tuple[int, int], reply: bytes) -> None:
+        if ends != self._ends:
+            return  # unplugged meanwhile
+        with contextlib.suppress(OSError):  # a client that does not read: it finds an empty line
+            os.write(ends[0], reply)
 
 
 class Server:
@@ -82,7 +93,7 @@ class Server:
             "eb90": SerialLine(folder / "eb90", self._respond_eb90),
             "rtu": SerialLine(folder / "rtu", self._respond_rtu),
         }
-        self._fault = ""
+        self._fault, self._delay = "", 0.0
         self._high_byte_first = False
 
     async def open(self) -> int:
@@ -106,6 +117,15 @@ class Server:
             raise ValueError(f"line fault {kind!r}; known: silence, checksum, refuse, garbage")
         self._fault = kind
         return self.log.add("line_fault", what=kind)
+
+    def slow(self, seconds: float = 0.0) -> int:
+        """Answers come so late; 0 ends it. A real hand takes 3 to 6 ms beside the line's time."""
+        if not 0 <= seconds <= 10:
+            raise ValueError(f"seconds = {seconds}: must lie in 0..10")
+        self._delay = seconds
+        for line in self.lines.values():
+            line.delay = seconds
+        return self.log.add("slow", seconds=seconds)
 
     def drop(self) -> int:
         """Close the TCP connections."""
@@ -144,7 +164,7 @@ class Server:
 
     def handlers(self) -> dict[str, Any]:
         return {
-            "line_fault": self.line_fault, "drop": self.drop, "unplug": self.unplug,
+            "line_fault": self.line_fault, "slow": self.slow, "drop": self.drop, "unplug": self.unplug,
             "plug": self.plug, "state": self.state, "stall": self.hand.stall,
             "heat": self.hand.heat, "hold_object": self.hand.hold_object,
             "high_byte_first": self.high_byte_first,
@@ -157,10 +177,13 @@ class Server:
 
     def _read(self, address: int, size: int) -> bytes | None:
         data = self.hand.read(address, size)
-        turned = self._high_byte_first and address in (r.address for r in BYTES)
-        if data is None or not turned:
+        if data is None or not self._high_byte_first:
             return data
-        return b"".join(data[k : k + 2][::-1] for k in range(0, len(data), 2))
+        turned = bytearray(data)
+        for k in range(0, size - 1, 2):
+            if any(r.address <= address + k < r.address + r.size for r in BYTES):
+                turned[k : k + 2] = data[k : k + 2][::-1]
+        return bytes(turned)
 
     def _on_line(self, reply: bytes) -> bytes:
         """What the fault makes of a reply."""
@@ -213,9 +236,13 @@ class Server:
                     transaction ^= 0x5A5A
                 elif self._fault:
                     reply = self._on_line(reply)
-                if reply:
-                    head = struct.pack(">HHHB", transaction, 0, len(reply) + 1, unit)
-                    writer.write(head + reply)
+                if not reply:
+                    continue
+                frame = struct.pack(">HHHB", transaction, 0, len(reply) + 1, unit) + reply
+                if self._delay:
+                    asyncio.get_running_loop().call_later(self._delay, writer.write, frame)
+                else:
+                    writer.write(frame)
                     await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -225,8 +252,12 @@ class Server:
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="inspire_") as folder:
-        server = Server(arguments.host, arguments.port, Path(folder), arguments.id)
+    with contextlib.ExitStack() as stack:
+        folder = arguments.folder
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="inspire_")))
+        folder.mkdir(parents=True, exist_ok=True)
+        server = Server(arguments.host, arguments.port, folder, arguments.id)
         port = await server.open()
         ready = {
             "host": arguments.host, "port": port,
@@ -241,6 +272,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.3", help="loopback address for Modbus TCP")
     parser.add_argument("--port", type=int, default=6000, help="0 lets the system choose")
     parser.add_argument("--id", type=int, default=1, help="hand id (Modbus unit)")
+    parser.add_argument(
+        "--folder", type=Path, help="for the links eb90 and rtu to the serial lines; else a new one"
+    )
     add_control(parser)
     prefer_process()  # a hand has a processor of its own
     asyncio.run(run(parser.parse_args(argv)))

@@ -47,7 +47,8 @@ class Controller:
         self._sessions: dict[asyncio.StreamWriter, rtde.Session] = {}
         self._servers: list[asyncio.Server] = []
         self._nan_packets = 0
-        self._dashboard_delay = 0.0
+        self._dashboard_delay = self._data_delay = 0.0
+        self._last_due = 0.0
 
     async def open(self) -> None:
         serving = [(RTDE_PORT, self._serve_rtde), (DASHBOARD_PORT, self._serve_dashboard)]
@@ -78,9 +79,20 @@ class Controller:
         if self._nan_packets:
             self._nan_packets -= 1
             state["actual_q"] = state["actual_TCP_pose"] = (math.nan,) * 6
+        loop = asyncio.get_running_loop()
+        # in order, also while the delay becomes shorter: this is one TCP stream
+        self._last_due = max(self._last_due, loop.time() + self._data_delay)
+        late = self._last_due > loop.time()
         for writer, session in due.items():
-            if not writer.is_closing():
-                writer.write(session.data(state))
+            if late:
+                loop.call_at(self._last_due, self._write, writer, session.data(state))
+            else:
+                self._write(writer, session.data(state))
+
+    @staticmethod
+    def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+        if not writer.is_closing():
+            writer.write(data)
 
     async def _serve_rtde(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link: socket.socket = writer.get_extra_info("socket")
@@ -202,7 +214,8 @@ class Controller:
     def reset(self) -> None:
         """Everything in order again: no faults, robot running at its start, empty log."""
         self.frozen = self.inputs_in_use = False
-        self.remote_control, self._nan_packets, self._dashboard_delay = True, 0, 0.0
+        self.remote_control, self._nan_packets = True, 0
+        self._dashboard_delay = self._data_delay = 0.0
         self.robot.reset()
         self.log.clear()
 
@@ -232,6 +245,13 @@ class Controller:
         self._dashboard_delay = seconds
         return self.log.add("slow_dashboard", seconds=seconds)
 
+    def slow(self, seconds: float = 0.0) -> int:
+        """Its data arrive so late, as over a bad network; 0 ends it."""
+        if not 0 <= seconds <= 10:
+            raise ValueError(f"seconds = {seconds}: must lie in 0..10")
+        self._data_delay = seconds
+        return self.log.add("slow", seconds=seconds)
+
     def state(self) -> dict[str, Any]:
         robot = self.robot
         return {
@@ -252,7 +272,7 @@ class Controller:
             "malformed": self.malformed, "script_starts": self.script_starts,
             "fail_ik": self.fail_ik, "inputs_in_use": self.set_inputs_in_use,
             "remote_control": self.set_remote_control, "speed": self.speed, "state": self.state,
-            "trace": self.trace, "slow_dashboard": self.slow_dashboard, "dashboard": self.dashboard,
+            "trace": self.trace, "slow": self.slow, "slow_dashboard": self.slow_dashboard, "dashboard": self.dashboard,
             "protective_stop": robot.protective_stop, "emergency_stop": robot.emergency_stop,
             "power": robot.power, "halt": robot.halt, "reset": self.reset,
         }  # fmt: skip

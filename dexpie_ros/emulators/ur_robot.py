@@ -100,19 +100,22 @@ class Robot:
         self.runtime, self._watchdog = PLAYING, 0.0
         self._set_int(0, 1)
 
-    def halt(self, reason: str) -> None:
-        """The program ends and the arm stops."""
+    def halt(self, reason: str) -> int:
+        """The program ends and the arm stops; returns the stamp, as all faults do."""
+        now = time.monotonic_ns()
         if self.runtime != STOPPED:
-            self.log.add("halt", reason=reason)
+            now = self.log.add("halt", reason=reason)
         self.runtime, self._watchdog = STOPPED, 0.0
         self._rest()
         self._set_int(0, 0)
+        return now
 
-    def protective_stop(self) -> None:
-        self.log.add("protective_stop")
+    def protective_stop(self) -> int:
+        now = self.log.add("protective_stop")
         self._stopped_at = time.monotonic()
         self.safety, self.runtime = 3, PAUSED if self.runtime == PLAYING else self.runtime
         self._rest()
+        return now
 
     def unlock(self) -> str:
         """What the dashboard answers to `unlock protective stop`."""

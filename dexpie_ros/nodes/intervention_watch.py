@@ -12,7 +12,8 @@ from dexpie_ros.control.timing import TimingMonitor
 from dexpie_ros.control.types import ControlStep, Mode
 from dexpie_ros.messages import stamp_ns
 from dexpie_ros.nodes.arrivals import with_way
-from dexpie_ros.nodes.base import ContractNode, status_level
+from dexpie_ros.nodes.base import ERROR, ContractNode, status_level
+from dexpie_ros.nodes.process_watch import PROCESS, ProcessWatch
 
 STREAMS = {"arm": ARM, "hand": HAND, "tcp": TCP}
 
@@ -31,6 +32,7 @@ class InterventionWatch:
     ) -> None:
         self._node, self._arbiter, self._lock = node, arbiter, lock
         self._guard, self._simulated, self._timing = Guard(settings), simulated, timing
+        self._processes = ProcessWatch()
         node.subscribe("/control/command", with_way(self._on_command))
         node.subscribe("/diagnostics", self._on_diagnostics)
 
@@ -50,6 +52,8 @@ class InterventionWatch:
 
     def check(self, homing: bool) -> str:
         """Before every step: hold or go on; what is missing, or ""."""
+        for name in self._processes.ended():  # its stream would be silent for long before it counts
+            self._guard.device(name, ERROR, "its process has ended")
         return self._guard.check(self._arbiter, time.monotonic_ns(), policy=not homing)
 
     def sent(self, step: ControlStep) -> None:
@@ -83,6 +87,9 @@ class InterventionWatch:
                 self._guard.seen(status.name, time.monotonic_ns())
                 level = status_level(status)
                 self._guard.device(status.name, level, status.message)
+                for value in status.values:
+                    if value.key == PROCESS:
+                        self._processes.said(status.name, value.value)
                 fault = fault_of_status(status.name, level, status.message)
                 if fault:
                     self._arbiter.fault(fault)

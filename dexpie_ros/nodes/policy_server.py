@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dexpie_ros.config import ConfigError, config
+from dexpie_ros.control.guard import NO_OBSERVATION
 from dexpie_ros.control.types import STEP_NS, Chunk, ControlStep, Observation
 from dexpie_ros.messages import (
     read_control_step,
@@ -78,7 +79,7 @@ class PolicyServer(ContractNode):
             self._async = self._start_inference()
         except (OSError, ValueError) as error:
             raise ConfigError(f"policy_server: {error}") from None
-        self._skipped = 0
+        self._skipped, self._blind = 0, False
         self._running, self._scene_ns, self._answered_ns = False, 0, 0
         self._answers: list[tuple[Any, Any]] = []
         self._episode = ""
@@ -158,8 +159,12 @@ class PolicyServer(ContractNode):
             self._pending = step
             self._answer_pending()
             return
-        if self._buffer.older_than(step.time_ns - round(self.parameters.stale_after_s * 1e9)):
-            return  # without a sign of life of this node the arbiter holds
+        oldest = step.time_ns - round(self.parameters.stale_after_s * 1e9)
+        was_blind, self._blind = self._blind, bool(self._buffer.older_than(oldest))
+        if self._blind != was_blind:
+            self.publish_diagnostics()  # the arbiter holds for it, sooner than for silence
+        if self._blind:
+            return
         self._status_publisher.publish(self._status(step, None))
         if self._steps.empty():
             self._steps.put(step)
@@ -286,7 +291,7 @@ class PolicyServer(ContractNode):
             oldest = self.now_ns() - round(self.parameters.stale_after_s * 1e9)
             missing = self._buffer.older_than(oldest)
         if self._running and missing:
-            return WARN, f"no observation: waiting for {missing}", values
+            return WARN, f"{NO_OBSERVATION}: waiting for {missing}", values
         return self._judge_delay(values)
 
     def _judge_delay(self, values: dict[str, object]) -> tuple[int, str, dict[str, object]]:
