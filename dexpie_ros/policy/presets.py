@@ -62,7 +62,7 @@ _BEST = PolicyConfig(
     preset="best",
     observation=ObservationSpec(parts=("tcp", "hand"), images=CAMERAS),
     encoder=EncoderConfig(random_crop=0.05, color_jitter=(0.3, 0.4, 0.5, 0.08)),
-    denoiser=DenoiserConfig(vector_embedding=128, depart_from_prefix=True, depart_ramp=8),
+    denoiser=DenoiserConfig(vector_embedding=128),
 )
 
 _CPU = PolicyConfig(
