@@ -95,6 +95,23 @@ def test_normalizer_golden_numbers(tmp_path):
     assert again.to_dict() == norm.to_dict()
 
 
+def test_a_held_tilt_does_not_become_the_loudest_input():
+    spec = ObservationSpec(parts=("tcp", "hand", "objects"), object_names=("bottle", "platform"))
+    least = spec.least_spread()
+    assert least.shape == (spec.size,) == (33,)
+    assert least[:10].tolist() == [0.02] * 3 + [0.1] * 6 + [0.05]
+    assert least[15:24].tolist() == least[24:].tolist() == [0.02] * 3 + [0.1] * 6
+    # Entry 3 turns by 0.002 in the data and by 0.05 (3 degrees) in a deployment.
+    data = np.zeros((2, 33))
+    data[:, 0], data[:, 3] = (-0.3, 0.3), (-0.002, 0.002)
+    norm = Normalizer.fit(data, 0.2, least_spread=least)
+    assert norm.std[[0, 3, 4]].tolist() == [0.3, 0.1, 1.0]
+    seen = np.zeros(33)
+    seen[3] = 0.05
+    assert norm.observation(seen)[3] == pytest.approx(0.5)
+    assert ObservationSpec(parts=(), images=("front",)).least_spread().shape == (0,)
+
+
 def test_position_scale_does_not_depend_on_the_frame():
     rng = np.random.default_rng(3)
     spec = ObservationSpec(parts=("tcp",))

@@ -52,10 +52,12 @@ class Normalizer:
         largest_position: float,
         position: str = "isotropic",
         hand_symmetric: bool = True,
+        least_spread: ArrayLike = _SMALLEST_STD,
     ) -> Normalizer:
         """From observation vectors (N, D) and the largest |dp| (m) of all training windows.
 
-        ``position`` is ``isotropic`` or ``identity``. Raises NormalizerError where there is nothing
+        ``position`` is ``isotropic`` or ``identity``; ``least_spread`` (D,) or a number: no
+        standard deviation is taken to be smaller (`ObservationSpec.least_spread`). Raises NormalizerError where there is nothing
         to fit.
         """
         values = np.asarray(vectors, np.float64)
@@ -68,7 +70,7 @@ class Normalizer:
             # A robot that never moves has no scale; a millimetre keeps the map invertible.
             scale = max(MARGIN * float(largest_position), 1e-3)
         std = values.std(axis=0)
-        std = np.where(std < _CONSTANT, 1.0, np.maximum(std, _SMALLEST_STD))
+        std = np.where(std < _CONSTANT, 1.0, np.maximum(std, least_spread))
         return Normalizer(scale, hand_symmetric, values.mean(axis=0), std)
 
     def actions(self, actions: ArrayLike) -> FloatArray:

@@ -33,6 +33,10 @@ from dexpie_ros.geometry import Array
 Part = Literal["tcp", "joints", "hand", "objects", "objects_in_tcp", "hand_force"]
 _SIZES = {"tcp": 9, "joints": 6, "hand": 6, "hand_force": 6, "objects": 9, "objects_in_tcp": 9}
 _OBJECT_PARTS = ("objects", "objects_in_tcp")
+_POSE_SPREAD = (0.02,) * 3 + (0.1,) * 6
+_SPREADS = {"tcp": _POSE_SPREAD, "joints": (0.1,) * 6, "hand": (0.05,) * 6, "hand_force": (0.1,) * 6}
+"""Spread of each number of a part (m, rot6d entries, rad, openings, N) below which it counts as
+hardly varying."""
 
 FloatArray = NDArray[np.float32]
 
@@ -90,6 +94,16 @@ class ObservationSpec:
         """D, the length of the vector."""
         counts = {part: len(self.object_names) for part in _OBJECT_PARTS}
         return sum(_SIZES[part] * counts.get(part, 1) for part in self.parts)
+
+    def least_spread(self) -> Array:
+        """(D,) standard deviations that normalisation shall not go below.
+
+        What hardly varies in the data, such as a tilt that is held, would otherwise become the
+        loudest input as soon as a deployment leaves the data by a degree or a millimetre.
+        """
+        things = len(self.object_names)
+        parts = [_SPREADS.get(part, _POSE_SPREAD * things) for part in self.parts]
+        return np.concatenate([np.asarray(part, np.float64) for part in (*parts, ())])
 
     def describe(self) -> str:
         """One phrase for messages: kind, parts, objects, cameras."""

@@ -174,6 +174,7 @@ def _start(actor: Actor, config: ActorConfig, data: TrainingSet) -> Normalizer:
             data.windows.largest_position,
             action.position_normalization,
             action.hand_symmetric,
+            config.policy.observation.least_spread(),
         )
     before = Policy.load(config.init_from)
     _require_same_actions(before, config, data)
