@@ -33,6 +33,18 @@ def prefer_process(realtime: bool = True) -> str:
     return "nice" if _each_thread(_nice) else "ordinary"
 
 
+def make_ordinary(pid: int) -> None:
+    """A process that was just started does not inherit this one's place before ordinary ones.
+
+    A node asks for that itself where it needs it. librealsense waits busily when it closes; with
+    such a place, inherited from a benchmark that stands for a driver, it kept two cores from
+    everything else for ever.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # it ended already, or this is not Linux
+        if os.sched_getscheduler(pid) != os.SCHED_OTHER:
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+
+
 def _each_thread(apply: Callable[[int], None]) -> bool:
     """Whether it was permitted."""
     try:

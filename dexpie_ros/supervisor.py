@@ -33,6 +33,7 @@ from dexpie_ros.config import ConfigError
 from dexpie_ros.graph import EXIT_CONFIG, SUPERVISOR_VARIABLE, NodeSpec
 from dexpie_ros.graph_log import Log, console_log, describe
 from dexpie_ros.node_spec import RUN_FOLDER_VARIABLE
+from dexpie_ros.realtime import make_ordinary
 from dexpie_ros.shared_memory import remove_stale_segments
 
 LAUNCH = "launch"
@@ -171,6 +172,7 @@ class Supervisor:
                 start_new_session=True,
                 env=environment,
             )
+            make_ordinary(process.pid)
             began = time.monotonic()
             reading = asyncio.create_task(self._read(spec.name, process))
             ended = asyncio.create_task(process.wait())

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dexpie_ros.realtime import NICE, PRIORITY, VARIABLE, preferred_thread
+from dexpie_ros.realtime import NICE, PRIORITY, VARIABLE, make_ordinary, preferred_thread
 
 READ = """
 import os, threading
@@ -84,3 +84,14 @@ def test_niceness_reaches_every_thread_and_is_no_real_time():
     niceness = NICE if permitted() else os.nice(0)
     one = str((os.SCHED_OTHER, niceness))
     assert run.stdout.strip() in (f"nice {one} {one} {one}", "ordinary " + " ".join([one] * 3))
+
+
+def test_what_a_preferred_process_starts_is_ordinary():
+    with preferred_thread():
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        inherited = os.sched_getscheduler(child.pid)
+        make_ordinary(child.pid)
+    assert inherited == (os.SCHED_FIFO if permitted() else os.SCHED_OTHER)
+    assert os.sched_getscheduler(child.pid) == os.SCHED_OTHER
+    child.communicate(b"\n", timeout=60)
+    make_ordinary(child.pid)  # it has ended: nothing to do

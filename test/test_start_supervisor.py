@@ -12,6 +12,7 @@ import pytest
 from dexpie_ros import supervisor
 from dexpie_ros.config import ConfigError
 from dexpie_ros.graph import NodeSpec
+from dexpie_ros.realtime import preferred_thread
 from dexpie_ros.running_graph import GraphFailed, RunningGraph
 from dexpie_ros.shared_memory import remove_stale_segments
 from dexpie_ros.supervisor import Grace
@@ -107,6 +108,13 @@ def test_killed_node_counts_as_a_shell_does(log):
         os.kill(log.pid_after("sleep"), signal.SIGKILL)
         assert graph.wait(60) == 128 + 9
     assert "plain ended (exit code 137, SIGKILL)" in log()
+
+
+def test_nodes_do_not_inherit_a_place_before_others(log):
+    with preferred_thread(), RunningGraph([ticker()], log.path) as graph:
+        until(lambda: graph.supervisor.nodes["ticker"].pid is not None)
+        pid = graph.supervisor.nodes["ticker"].pid
+        until(lambda: os.sched_getscheduler(pid) == os.SCHED_OTHER)
 
 
 def test_optional_node_may_end(log):

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from dexpie_ros.realtime import make_ordinary
+
 NAMES = ("ur5", "inspire", "realsense", "vive", "manus")
 
 
@@ -77,6 +79,7 @@ class Emulator:
             stdout=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
         )
+        make_ordinary(self._process.pid)
         try:
             self.ready: dict[str, Any] = self._read_ready(timeout)
             self._control = Control("127.0.0.1", self.ready["control"], name)
