@@ -36,8 +36,8 @@ class DemoConfig:
     live_corrections: int = 2
     """Go on deploying live until so many starts were corrected there (or all starts are used)."""
     lockstep_starts: int = 36
-    iterations: Count = 4000
-    """Of each actor, batch 256."""
+    iterations: Count = 12000
+    """Of each actor, batch 64."""
     critic_epochs: Count = 40
     evaluations: Count = 150
     """Held-out starts, the same for every policy."""

@@ -3,6 +3,10 @@
 The condition enters the input layer and every block through one projection, so that for sampling
 all steps are projected ahead in one product. A step-dependent skip from input to output lets the
 noise of an epsilon target pass a trunk that is narrower than the chunk.
+
+What such a network errs by differs from slot to slot, and neighbouring actions jerk more than the
+demonstrations do. The next chunk sees that as its prefix, a motion that nobody ever made, and what
+it goes on with is worse. With `modes` the output is made of a few smooth sequences.
 """
 
 from __future__ import annotations
@@ -14,6 +18,17 @@ from torch.nn import functional as F
 from dexpie_ros.policy.actions import ACTION_DIM
 from dexpie_ros.policy.conditioning import PREFIX_INPUTS, prefix_inputs
 from dexpie_ros.policy.settings import DenoiserConfig
+
+
+def smooth_modes(slots: int, count: int) -> Tensor:
+    """Projection (H, H) onto the ``count`` smoothest sequences of ``slots`` values.
+
+    Ordered by the sum of squares of their second differences (Demmler and Reinsch 1975): constants,
+    straight lines, then waves of growing frequency that are free at both ends.
+    """
+    bend = torch.diff(torch.eye(slots, dtype=torch.float64), n=2, dim=0)
+    modes = torch.linalg.eigh(bend.T @ bend).eigenvectors[:, :count]
+    return (modes @ modes.T).float()
 
 
 class _Block(nn.Module):
@@ -43,6 +58,9 @@ class MLPDenoiser(nn.Module):
         self.condition = nn.Linear(condition_size, width * (1 + settings.blocks) + 1)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(settings.blocks))
         self.output = nn.Linear(width, flat)
+        self.smoother: Tensor | None
+        smoother = smooth_modes(horizon, settings.modes) if settings.modes else None
+        self.register_buffer("smoother", smoother, persistent=False)
         self.prefix: nn.Linear | None = None
         if settings.prefix_conditioning:
             self.prefix = nn.Linear(horizon * PREFIX_INPUTS, width, bias=False)
@@ -71,7 +89,8 @@ class MLPDenoiser(nn.Module):
         for block, term in zip(self.blocks, modulations[1:-1], strict=True):
             hidden = block(hidden, term)
         out = self.output(hidden) + modulations[-1] * flat
-        return out.view(-1, self.horizon, ACTION_DIM)
+        chunk = out.view(-1, self.horizon, ACTION_DIM)
+        return chunk if self.smoother is None else self.smoother @ chunk
 
     def forward(self, noisy: Tensor, prefix: Tensor, mask: Tensor, condition: Tensor) -> Tensor:
         """``noisy``, ``prefix`` (B, H, 15), ``mask`` (B, H) float, ``condition`` (B, C)."""

@@ -34,7 +34,12 @@ Part = Literal["tcp", "joints", "hand", "objects", "objects_in_tcp", "hand_force
 _SIZES = {"tcp": 9, "joints": 6, "hand": 6, "hand_force": 6, "objects": 9, "objects_in_tcp": 9}
 _OBJECT_PARTS = ("objects", "objects_in_tcp")
 _POSE_SPREAD = (0.02,) * 3 + (0.1,) * 6
-_SPREADS = {"tcp": _POSE_SPREAD, "joints": (0.1,) * 6, "hand": (0.05,) * 6, "hand_force": (0.1,) * 6}
+_SPREADS = {
+    "tcp": _POSE_SPREAD,
+    "joints": (0.1,) * 6,
+    "hand": (0.05,) * 6,
+    "hand_force": (0.1,) * 6,
+}
 """Spread of each number of a part (m, rot6d entries, rad, openings, N) below which it counts as
 hardly varying."""
 

@@ -70,6 +70,7 @@ _CPU = PolicyConfig(
     observation=ObservationSpec(parts=("tcp", "hand")),
     denoiser=DenoiserConfig(
         kind="mlp",
+        modes=6,
         step_embedding=64,
         vector_embedding=128,
         depart_from_prefix=True,

@@ -60,6 +60,8 @@ class DenoiserConfig:
     width: Count = 384
     """MLP: width of the residual trunk."""
     blocks: Count = 3
+    modes: int = Field(default=0, ge=0)
+    """MLP that predicts the chunk itself: so many smooth modes over the slots; 0: each is free."""
     step_embedding: Count = 128
     vector_embedding: int = Field(default=0, ge=0)
     """Width of a small MLP over the observation; 0 gives it to the network as it is."""
@@ -154,6 +156,11 @@ class PolicyConfig:
             raise ValueError("denoiser.depart_from_prefix: needs prefix_conditioning")
         if self.denoiser.depart_ramp > 1 and not departs:
             raise ValueError("denoiser.depart_ramp: needs depart_from_prefix; leave it at 1")
+        modes, smooth = self.denoiser.modes, self.denoiser.kind == "mlp"
+        if modes and not (smooth and self.diffusion.prediction == "sample"):
+            raise ValueError("denoiser.modes: needs kind mlp and diffusion.prediction sample")
+        if modes > self.action.horizon:
+            raise ValueError(f"denoiser.modes: {modes} of {self.action.horizon} slots; lower it")
         halvings = 2 ** (len(self.denoiser.channels) - 1)
         if self.denoiser.kind == "unet" and self.action.horizon % halvings:
             raise ValueError(

@@ -75,7 +75,7 @@ def actor_preset(
 ) -> ActorConfig:
     """Settings of a whole run: `paper`, `authors`, `best` or `cpu`.
 
-    `cpu` trains 3000 steps in about a minute on one core; the others want a GPU.
+    `cpu` trains in about a minute on one core; the others want a GPU.
     """
     policy = preset(name, observation)
     loops = {
@@ -83,7 +83,8 @@ def actor_preset(
         "authors": LoopConfig(batch_size=32, epochs=301),
         "best": LoopConfig(precision="bf16"),
         "cpu": LoopConfig(
-            iterations=3000,
+            iterations=9000,
+            batch_size=64,
             learning_rate=1e-3,
             weight_decay=1e-4,
             warmup_steps=300,
@@ -223,7 +224,7 @@ def _require_same_actions(before: Policy, config: ActorConfig, data: TrainingSet
 
 _ACTION = ("horizon", "position_normalization", "hand_symmetric")
 _DIFFUSION = ("prediction", "schedule", "train_steps")
-_DENOISER = ("depart_from_prefix", "depart_ramp")
+_DENOISER = ("depart_from_prefix", "depart_ramp", "modes")
 
 _HASHES = {
     "data_sha256": "data",

@@ -147,8 +147,8 @@ class ExperimentConfig:
     seeds: Count = 12
     first_seed: Annotated[int, Field(ge=0)] = 0
     trials: Count = 200
-    iterations: Count = 4000
-    """Training steps of every actor, from scratch, batch 256."""
+    iterations: Count = 12000
+    """Training steps of every actor, from scratch, batch 64."""
     mess: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """How untidy demonstrations are: pauses, detours, missed grasps, off-centre placements."""
     correction_mess: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2

@@ -58,8 +58,8 @@ class VisionConfig:
     """Of the U-Net; the paper's is 256, 512, 1024."""
     iterations: Count = 2000
     """Of `vision`, batch 64."""
-    plain_iterations: Count = 4000
-    """Of the policies without images, batch 256."""
+    plain_iterations: Count = 12000
+    """Of the policies without images, batch 64."""
     seed: Annotated[int, Field(ge=0)] = 0
     workers: Count = 2
 
