@@ -53,7 +53,7 @@ def test_the_defaults_are_what_they_were() -> None:
     assert critic_config(config, unit, "dexpie") == expected
     assert label_config(config, "dexpie_paper") == labelling.paper()
     actor = actor_config(config, unit, "recap")
-    assert (actor.recipe, actor.loop.iterations, actor.loop.seed) == ("recap", 4000, 3)
+    assert (actor.recipe, actor.loop.iterations, actor.loop.seed) == ("recap", 12000, 3)
     assert actor.policy.inference.beta == 1.5 and actor.data.human_share == 1.0
 
 
