@@ -33,6 +33,17 @@ def prefer_process(realtime: bool = True) -> str:
     return "nice" if _each_thread(_nice) else "ordinary"
 
 
+@contextlib.contextmanager
+def preferred_process() -> Iterator[str]:
+    """:func:`prefer_process` for a block; behind it all threads of this process are ordinary."""
+    result = prefer_process()
+    try:
+        yield result
+    finally:
+        if result == "fifo":
+            _each_thread(_ordinary)
+
+
 def make_ordinary(pid: int) -> None:
     """A process that was just started does not inherit this one's place before ordinary ones.
 
@@ -58,6 +69,10 @@ def _each_thread(apply: Callable[[int], None]) -> bool:
 
 def _fifo(thread: int) -> None:
     os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(PRIORITY))
+
+
+def _ordinary(thread: int) -> None:
+    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _nice(thread: int) -> None:

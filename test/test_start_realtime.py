@@ -3,10 +3,18 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from dexpie_ros.realtime import NICE, PRIORITY, VARIABLE, make_ordinary, preferred_thread
+from dexpie_ros.realtime import (
+    NICE,
+    PRIORITY,
+    VARIABLE,
+    make_ordinary,
+    preferred_process,
+    preferred_thread,
+)
 
 READ = """
 import os, threading
@@ -95,3 +103,14 @@ def test_what_a_preferred_process_starts_is_ordinary():
     assert os.sched_getscheduler(child.pid) == os.SCHED_OTHER
     child.communicate(b"\n", timeout=60)
     make_ordinary(child.pid)  # it has ended: nothing to do
+
+
+def test_process_is_ordinary_again_after_the_block():
+    stay, seen = threading.Event(), []
+    thread = threading.Thread(target=lambda: (stay.wait(60), seen.append(os.sched_getscheduler(0))))
+    with preferred_process() as what:
+        assert os.sched_getscheduler(0) == (os.SCHED_FIFO if what == "fifo" else os.SCHED_OTHER)
+        thread.start()  # inherits, and is left
+    stay.set()
+    thread.join()
+    assert [os.sched_getscheduler(0), *seen] == [os.SCHED_OTHER] * 2

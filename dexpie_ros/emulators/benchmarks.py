@@ -29,7 +29,7 @@ from dexpie_ros.devices.ur5 import Ur5, Ur5Config
 from dexpie_ros.devices.vive_tracker import ViveConfig, vive_tracker
 from dexpie_ros.emulators.peer import Emulator
 from dexpie_ros.geometry import Pose
-from dexpie_ros.realtime import prefer_process
+from dexpie_ros.realtime import preferred_process
 
 START_TIMEOUT = 20.0
 
@@ -42,8 +42,10 @@ def arm(
     ``robot_hz`` is what the emulator itself got done: a controller has a computer of its own, and
     where this one is too busy to stand in for it, the other figures say nothing.
     """
-    scheduling = prefer_process()  # like arm_driver, in whose place this process stands
-    with Emulator("ur5", "--host", host, "--model", model) as robot:
+    with (
+        preferred_process() as scheduling,  # like arm_driver, in whose place this process stands
+        Emulator("ur5", "--host", host, "--model", model) as robot,
+    ):
         limits = ArmLimits(workspace_low=(-0.9, -0.9, -0.1))
         device = Ur5(Ur5Config(host=host, model=model, limits=limits))
         device.start()

@@ -21,7 +21,7 @@ from dexpie_ros.messages import stamp_ns
 from dexpie_ros.nodes.arrivals import sent_ns, told
 from dexpie_ros.nodes.base import interface
 from dexpie_ros.nodes.session_client import SessionClient
-from dexpie_ros.realtime import prefer_process
+from dexpie_ros.realtime import preferred_process
 from dexpie_ros.running_graph import RunningGraph
 
 SEED = 31_000
@@ -57,8 +57,8 @@ def bench_graph(quick: bool = False) -> dict[str, float]:
             SessionClient("bench", watch=graph.check) as client,
         ):
             client.wait_ready(nodes=[spec.name for spec in specs])
-            prefer_process()  # as the drivers do, in whose place this process stands
-            return _Measurement(client, str(policy)).run(8 if quick else 60)
+            with preferred_process():  # as the drivers, in whose place this process stands
+                return _Measurement(client, str(policy)).run(8 if quick else 60)
 
 
 def _policy(folder: Path, iterations: int) -> Path:

@@ -23,6 +23,7 @@ from dexpie_ros.nodes.fault_cases import CELLS, SERIAL_ANSWER_S, Cell, Fault
 from dexpie_ros.nodes.fault_cell import FaultCell
 from dexpie_ros.nodes.fault_lone_arm import LoneArm
 from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.realtime import preferred_process
 from dexpie_ros.running_graph import RunningGraph
 
 HOST = "127.0.0.91"
@@ -64,7 +65,8 @@ def bench_faults(quick: bool = False, only: str = "") -> dict[str, float]:
 
 def _run(cell: Cell, faults: dict[str, Fault], times: int) -> dict[str, float]:
     if not cell.graph:
-        with LoneArm(cell.arm, HOST) as arm:
+        # like arm_driver, in whose place this process stands
+        with preferred_process(), LoneArm(cell.arm, HOST) as arm:
             return _measure(arm, faults, times)
     with tempfile.TemporaryDirectory(prefix="dexpie-bench-") as name:
         specs = _specs(cell, Path(name))
@@ -74,7 +76,8 @@ def _run(cell: Cell, faults: dict[str, Fault], times: int) -> dict[str, float]:
         ):
             client.wait_ready(START_S, nodes=[spec.name for spec in specs if spec.is_node])
             policy = str(Path(name) / "policy") if cell.policy else ""
-            with FaultCell(client, graph, HOST, policy) as running:
+            # like the drivers, or what they say would be heard late
+            with preferred_process(), FaultCell(client, graph, HOST, policy) as running:
                 if cell.hand != "modbus_tcp":
                     running.ask("inspire", "slow", seconds=SERIAL_ANSWER_S)
                 return _measure(running, faults, times)

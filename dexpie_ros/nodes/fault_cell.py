@@ -13,7 +13,6 @@ from dexpie_ros.graph_robot import CONTROL_PORTS
 from dexpie_ros.nodes.base import interface, status_level
 from dexpie_ros.nodes.fault_cases import Fault
 from dexpie_ros.nodes.session_client import GraphError, SessionClient
-from dexpie_ros.realtime import prefer_process
 from dexpie_ros.running_graph import RunningGraph
 
 QUIET_NS = 250_000_000
@@ -46,7 +45,6 @@ class FaultCell:
         self, client: SessionClient, graph: RunningGraph, host: str, policy: str = ""
     ) -> None:
         """``policy``: directory of the one that drives; empty: the operator does."""
-        prefer_process()  # as the drivers do, or what they say would be heard late
         self.client, self.graph = client, graph
         self._policy, self._driven = policy, Mode.POLICY if policy else Mode.HUMAN
         self._emulators = {

@@ -23,7 +23,6 @@ from dexpie_ros.geometry import Pose
 from dexpie_ros.nodes.fault_cases import Fault
 from dexpie_ros.nodes.fault_cell import PATIENCE_S, WATCHED_S, Outcome, follows, held_ms, rest_ms
 from dexpie_ros.nodes.session_client import GraphError
-from dexpie_ros.realtime import prefer_process
 
 RADIUS, TURNS = 0.03, 0.3
 """m and turns a second of the circle that is commanded at 25 Hz."""
@@ -33,7 +32,6 @@ class LoneArm:
     """Context manager; `measure` is that of a :class:`~dexpie_ros.nodes.fault_cell.FaultCell`."""
 
     def __init__(self, model: Literal["ur5", "ur5e"], host: str) -> None:
-        prefer_process()  # like arm_driver, in whose place this process stands
         self._robot = Emulator("ur5", "--host", host, "--model", model)
         limits = ArmLimits(workspace_low=(-0.9, -0.9, -0.1))
         self._arm = Ur5(Ur5Config(host=host, model=model, limits=limits))
