@@ -148,6 +148,39 @@ def test_does_not_overshoot_when_the_commands_end():
     assert pose[2, 3] == pytest.approx(start[2, 3] - 0.08, abs=1e-6)
 
 
+def test_a_target_that_is_said_again_is_not_reached_later():
+    """Who holds repeats his last command: what is left of the way to it is not stretched."""
+
+    def last_change(again):
+        arm, pose = limiter(), limiter().pose
+        for k in range(1, 11):  # 0.1 m/s, a command every five cycles
+            assert arm.accept(moved(pose, y=-0.004 * k)) == ""
+            for _ in range(5 if k < 10 else 4):  # the last is repeated a cycle early
+                arm.advance()
+        sent = [arm.pose]
+        for cycle in range(60):
+            if again and cycle % 5 == 0:
+                assert arm.accept(moved(pose, y=-0.04)) == ""
+            sent.append(arm.advance()[0])
+        assert np.allclose(sent[-1], moved(pose, y=-0.04), atol=1e-9)
+        return max(k for k in range(60) if np.abs(sent[k + 1] - sent[k]).max() > 1e-6)
+
+    assert last_change(again=True) == last_change(again=False)
+
+
+def test_a_target_that_is_said_again_after_braking_is_followed():
+    arm, goal = limiter(), moved(limiter().pose, y=-0.02)
+    assert arm.accept(goal) == ""
+    arm.advance()
+    arm.hold()
+    for _ in range(20):
+        arm.advance()
+    assert arm.accept(goal) == ""
+    for _ in range(60):
+        arm.advance()
+    assert np.allclose(arm.pose, goal, atol=1e-9)
+
+
 def test_targets_outside_the_box_are_clipped():
     arm = limiter()
     z = arm.pose[2, 3]

@@ -141,8 +141,11 @@ class MotionLimiter:
             return f"the commanded pose is {step:.3f} m away (limit {farthest} m)"
         if turn > widest:
             return f"the commanded pose is turned by {turn:.2f} rad (limit {widest})"
+        # Somebody who holds says the same again; the rest of the way to it must not take a step more.
+        known = not self._first and not self._braking and np.array_equal(goal, self._goal)
         self._first = self._braking = False
-        self._from, self._goal, self._progress = self._reference, goal, 0.0
+        if not known:
+            self._from, self._goal, self._progress = self._reference, goal, 0.0
         return ""
 
     def advance(self) -> tuple[Array, str]:
