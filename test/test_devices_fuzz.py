@@ -87,7 +87,7 @@ def test_fuzzed_modbus_replies_only_raise_device_error():
             pass
 
     transport = ModbusTransport(
-        "nowhere", 1, lambda: Client("127.0.0.1", timeout=0.1, retries=0), 0.1
+        "nowhere", 1, lambda: Client("127.0.0.1", timeout=0.1, retries=0), lambda _: 0.1
     )
     transport.open()
     transaction, read, refused = transport._client.transaction, 0, 0
