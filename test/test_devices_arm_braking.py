@@ -1,7 +1,7 @@
 """How the arm comes to rest where it must not go on: no dead stop, no way that nobody asked for."""
 
 import numpy as np
-from test_devices_arm_motion import PERIOD, WIDE, limiter, moved
+from test_devices_arm_limits import PERIOD, WIDE, limiter, moved
 
 
 def driven(arm, direction, speed, cycles=40):

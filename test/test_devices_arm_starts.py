@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_devices_arm_motion import WIDE, limiter, moved
+from test_devices_arm_limits import WIDE, limiter, moved
 
 from dexpie_ros.devices.arm_limits import ArmLimits
 
