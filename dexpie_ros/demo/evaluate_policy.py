@@ -46,10 +46,11 @@ def evaluate_policy(
             "rollouts": [dataclasses.asdict(rollout) for rollout in rollouts],
         }
         config.write_json(output, values)
+    median = f"{summary.median_s:.1f} s" if summary.successes else "-"
     Console().print(
         f"policy {policy_id}, starts {numbers[0]}..{numbers[-1]}: {summary.successes} of "
         f"{summary.trials} = {summary.success.value:.1%} "
-        f"({summary.success.low:.1%} .. {summary.success.high:.1%}), median {summary.median_s:.1f} s, "
+        f"({summary.success.low:.1%} .. {summary.success.high:.1%}), median {median}, "
         f"restricted mean {summary.restricted_mean_s.value:.1f} s of {settings.limit_s:g} s, "
         f"contact entry {contact.value:.1%} ({contact.low:.1%} .. {contact.high:.1%})"
     )

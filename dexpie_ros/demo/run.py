@@ -154,7 +154,7 @@ def _print(
             name,
             f"{s.successes}/{s.trials} = {s.success.value:.1%}",
             f"{s.success.low:.1%} .. {s.success.high:.1%}",
-            f"{s.median_s:.1f} s",
+            f"{s.median_s:.1f} s" if s.successes else "-",
             f"{s.restricted_mean_s.value:.1f} s",
         )
     console.print(table)

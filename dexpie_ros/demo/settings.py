@@ -63,7 +63,7 @@ def quick() -> DemoConfig:
         live_starts=1,
         live_corrections=1,
         lockstep_starts=5,
-        iterations=250,
+        iterations=1000,
         critic_epochs=6,
         evaluations=8,
         live_evaluations=1,
