@@ -238,16 +238,15 @@ class InspireHand(Worker[HandSample]):
 
     def _answered(self, ask: Callable[[], T]) -> T:
         """The answer; what came to nothing is asked for again at once, as often as the line allows."""
-        for _ in range(self._attempts - 1):
+        attempt = 1
+        while True:
             try:
                 return ask()
             except (NoAnswer, reg.RegisterError):
                 self.failures += 1
-        try:
-            return ask()
-        except (NoAnswer, reg.RegisterError):
-            self.failures += 1
-            raise
+                if attempt == self._attempts:
+                    raise
+            attempt += 1
 
     def _values(self) -> dict[str, str]:
         sample = self.newest()

@@ -10,7 +10,7 @@ from typing import Any
 from dexpie_ros.control.types import Mode
 from dexpie_ros.emulators.peer import Control
 from dexpie_ros.graph_robot import CONTROL_PORTS
-from dexpie_ros.nodes.base import interface, status_level
+from dexpie_ros.nodes.base import ERROR, OK, interface, status_level
 from dexpie_ros.nodes.fault_cases import Fault
 from dexpie_ros.nodes.session_client import GraphError, SessionClient
 from dexpie_ros.running_graph import RunningGraph
@@ -20,7 +20,6 @@ QUIET_NS = 250_000_000
 STILL = 0.01
 """rad/s of the fastest joint; the motion before the fault gives about 0.1."""
 WATCHED_S = 1.5
-OK, ERROR = 0, 2
 PATIENCE_S = 60.0
 
 
