@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from dexpie_ros.policy.actor import Actor
+from dexpie_ros.policy.encoders import build_encoder
 from dexpie_ros.policy.normalizer import Normalizer
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy
@@ -36,7 +37,7 @@ def tiny_config(**changes) -> PolicyConfig:
 def tiny_policy(seed: int = 0, scale: float = 0.05, **changes) -> Policy:
     config = tiny_config(**changes)
     torch.manual_seed(seed)
-    actor = Actor(config)
+    actor = Actor(config, build_encoder(config))
     with torch.no_grad():  # a fresh network may give parallel rot6d columns: stay near no turn
         if config.denoiser.kind == "mlp":
             bias = torch.zeros(config.action.horizon, 15)

@@ -97,6 +97,16 @@ def test_a_policy_that_does_not_see_holds_before_its_server_counts_as_silent():
     assert not guard.policy_silence(80 * MS), "it sees again"
 
 
+def test_a_policy_server_whose_process_ended_holds_at_once_until_another_speaks():
+    guard, modes = deployed()
+    guard.device(POLICY_SERVER, 2, "its process has ended")
+    assert guard.check(modes, 40 * MS) == "", "the robot itself lacks nothing"
+    assert modes.mode is Mode.POLICY and "its process has ended" in modes.reason
+    assert modes._waiting and modes._plan_afresh
+    guard.seen(POLICY, 80 * MS)
+    assert not guard.policy_silence(80 * MS)
+
+
 def test_the_way_home_needs_no_policy_server():
     guard, modes = deployed()
     for stream in (ARM, TCP, HAND, SESSION):

@@ -7,8 +7,8 @@ import pytest
 from emulated import eventually, needs_realsense
 from test_devices_realsense import SERIAL
 
-from dexpie_ros.devices import realsense_library
-from dexpie_ros.devices.device import Backoff, DeviceError
+from dexpie_ros.devices import realsense, realsense_library
+from dexpie_ros.devices.device import Backoff, DeviceError, Level
 from dexpie_ros.devices.realsense import RealSense, RealSenseConfig
 from dexpie_ros.devices.realsense_discovery import UsbDiscovery
 
@@ -167,3 +167,25 @@ def test_no_camera_on_usb_is_said_at_once():
     with pytest.raises(DeviceError, match="no RealSense with serial 'absent'"):
         discovery.find("absent")
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("settings", "limit"), [({}, 3.5 / 60), ({"silent_after": 0.2}, 0.2)])
+def test_two_lost_frames_are_ordinary_and_a_longer_silence_is_told_at_once(
+    monkeypatch, settings, limit
+):
+    clock = SimpleNamespace(now=10.0)
+    monkeypatch.setattr(realsense, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def none_came(wait_ms):
+        raise RuntimeError("Frame didn't arrive")
+
+    camera = RealSense(RealSenseConfig(serial=SERIAL, fps=60, **settings), discovery=Usb())
+    camera._queue, camera._frame_at = SimpleNamespace(wait_for_frame=none_came), clock.now
+    camera._misses, woken = 0, camera.samples._woken
+    clock.now += limit - 0.001
+    camera._cycle()
+    assert camera._health() == (Level.OK, "ok") and camera.samples._woken == woken
+    clock.now += 0.002
+    camera._cycle()
+    assert camera.samples._woken == woken + 1
+    assert camera._health() == (Level.STALE, f"no frame for {limit + 0.001:.2f} s")

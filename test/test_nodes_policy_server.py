@@ -11,10 +11,10 @@ from dexpie_ros.config import ConfigError
 from dexpie_ros.control.types import Command, ControlStep, Mode, Observation, RobotState, Source
 from dexpie_ros.geometry import Pose
 from dexpie_ros.graph import EXIT_CONFIG
-from dexpie_ros.nodes.base import OK, WARN
+from dexpie_ros.nodes.base import ERROR, OK, WARN
 from dexpie_ros.nodes.policy_server import PolicyServer
 from dexpie_ros.policy.observation import ObservationSpec
-from dexpie_ros.policy.settings import InferenceSettings
+from dexpie_ros.policy.settings import EncoderConfig, InferenceSettings
 from dexpie_ros.runtime import run_node
 
 HOME = Pose(np.array([0.4, 0.0, 0.3]), np.array([0.0, 0.0, 0.0, 1.0]))
@@ -172,3 +172,35 @@ def test_a_part_of_the_observation_that_grows_old_is_told_at_once(policy):
     said, seen = look(policy, told)
     assert seen == [1, 2, 3, 3, 3, 4, 5], "no sign of life without an observation"
     assert said == [(WARN, "no observation: waiting for arm, hand, tcp"), (OK, "ready")]
+
+
+def test_the_policy_is_blind_as_soon_as_the_driver_of_one_of_its_cameras_says_so(tmp_path):
+    spec = ObservationSpec(parts=("tcp",), images=("front",))
+    encoder = EncoderConfig(arch="small_cnn", weights="random", image_size=32)
+    directory = tiny_policy(observation=spec, encoder=encoder).save(tmp_path / "policy")
+
+    def told(node):
+        said, now = [], 10**12
+        node.publish_diagnostics = lambda: said.append(node._diagnose()[:2])
+        node.now_ns = lambda: now
+        for stream in ("arm", "tcp", "hand"):
+            node._buffer.measured(stream, now, None)
+        node._buffer.image("front", now, np.zeros((2, 2, 3), np.uint8))
+        heard = []
+        for running, name, level, text in (
+            (False, "camera_front", ERROR, "connecting"),
+            (True, "camera_front", OK, "ok"),
+            (True, "camera_wrist", ERROR, "was unplugged"),
+            (True, "camera_front", WARN, "the camera does not support gain"),
+            (True, "camera_front", ERROR, "was unplugged"),
+            (True, "camera_front", ERROR, "no RealSense with serial"),
+            (True, "camera_front", OK, "ok"),
+        ):
+            node._running = running
+            node._on_diagnostics(node.messages.diagnostics(now, name, level, text, {}))
+            heard.append(len(said))
+        return said, heard
+
+    said, heard = look(directory, told)
+    assert said == [(WARN, "no observation: waiting for front (was unplugged)"), (OK, "ready")]
+    assert heard == [0, 0, 0, 0, 1, 1, 2]

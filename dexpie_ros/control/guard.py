@@ -28,7 +28,7 @@ itself, so whoever drives goes on; every other error of the hand means that nobo
 RECOVERY = "ask for recovery"
 """What the status of every stop of the arm tells a person to do."""
 POLICY_SERVER, NO_OBSERVATION = "policy_server", "no observation"
-"""Whose status begins with what, where a policy must not go on: it does not see."""
+"""Whose status begins with what, or is an ERROR, where a policy must not go on: it does not see."""
 REMEMBERED = 250
 """Own commands that are known again: ten seconds."""
 VOICE_NS = 500_000_000
@@ -82,7 +82,7 @@ class Guard:
         commands would run away from it. A hand's driver knows of a silent line before its stream,
         which comes at 25 Hz, could be told from a late one. So does the policy server of a camera.
         """
-        if name == POLICY_SERVER and message.startswith(NO_OBSERVATION):
+        if name == POLICY_SERVER and (level >= ERROR or message.startswith(NO_OBSERVATION)):
             self._blind = message
         if name not in (ARM_DRIVER, HAND_DRIVER):
             return
@@ -111,7 +111,7 @@ class Guard:
     def policy_silence(self, now_ns: int) -> str:
         """Why the policy cannot drive, or ""."""
         if self._blind:
-            return f"the policy server has {self._blind}; holding, takeover is possible"
+            return f"the policy server: {self._blind}; holding, takeover is possible"
         if self._monitor.fresh(POLICY, now_ns):
             return ""
         return "the policy server is silent or lacks observations; holding, takeover is possible"

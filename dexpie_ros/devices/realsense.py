@@ -19,8 +19,9 @@ from dexpie_ros.devices.clock import ClockMap
 from dexpie_ros.devices.device import Backoff, DeviceError, Level, Worker
 from dexpie_ros.devices.realsense_discovery import Discovery, UsbDiscovery
 
-WAIT_MS = 100
-MAX_MISSES = 10
+WAIT_MS = 20
+"""For a frame, until one looks whether the camera is still there."""
+MAX_MISSES = 50
 """Waits in a row without a frame until the camera is opened anew."""
 RESET_AFTER = 3
 """Openings in a row without any frame until the camera is reset."""
@@ -44,6 +45,8 @@ class RealSenseConfig:
     """K; needs auto_white_balance=false."""
     constant_fps: bool = True
     """Do not let auto exposure lower the frame rate in the dark."""
+    silent_after: float = 0.0
+    """s without a frame until a policy that needs the camera holds; 0: three frames and a half."""
 
     def __post_init__(self) -> None:
         if self.auto_exposure and self.exposure is not None:
@@ -53,6 +56,8 @@ class RealSenseConfig:
         for name in ("width", "height", "fps"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be positive")
+        if self.silent_after < 0:
+            raise ValueError(f"silent_after = {self.silent_after}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class RealSense(Worker[CameraSample]):
             )
         super().__init__(name, stale_after=0.5, backoff=backoff or Backoff(0.5, 1.0))
         self._config = settings
+        self._silent_after = settings.silent_after or 3.5 / settings.fps
+        self._frame_at = 0.0
         self._discovery = discovery or UsbDiscovery()
         self._sensor: Any = None
         self._device: Any = None
@@ -137,6 +144,7 @@ class RealSense(Worker[CameraSample]):
         except RuntimeError as error:  # busy, or unplugged while it was being opened
             raise DeviceError(f"camera {settings.serial}: cannot be started: {error}") from None
         self._clock, self._misses, self._last_number = ClockMap(), 0, -1
+        self._frame_at = time.monotonic()
         self._hardware_clock = rs.timestamp_domain.hardware_clock
 
     def _choose(self, rs: Any) -> tuple[Any, Any]:
@@ -207,8 +215,11 @@ class RealSense(Worker[CameraSample]):
                 raise DeviceError(
                     f"camera {self._config.serial} sent no frame for {seconds:.1f} s"
                 ) from None
+            if self._silence() > self._silent_after:
+                self.samples.wake()  # the arm holds for it
             return
         self._misses = self._barren = 0
+        self._frame_at = time.monotonic()
         arrival = time.time()
         try:
             # The frame's memory belongs to librealsense and its pool is small: copy at once.
@@ -230,7 +241,14 @@ class RealSense(Worker[CameraSample]):
             values["unsupported_options"] = ", ".join(self._unsupported)
         return values
 
+    def _silence(self) -> float:
+        """s since the last frame, or since the camera was opened."""
+        return time.monotonic() - self._frame_at
+
     def _health(self) -> tuple[Level, str]:
+        silence = self._silence()
+        if silence > self._silent_after:
+            return Level.STALE, f"no frame for {silence:.2f} s"
         wanted = {
             name for name in ("exposure", "gain", "white_balance") if name in self._unsupported
         }

@@ -13,6 +13,7 @@ from rclpy.task import Future
 
 from dexpie_ros import contract, messages
 from dexpie_ros.asking import silence
+from dexpie_ros.nodes.process_watch import PROCESS, own_process
 from dexpie_ros.runtime import qos_profile
 
 OK, WARN, ERROR = 0, 1, 2
@@ -68,7 +69,7 @@ class ContractNode(Node):
 
     def report_diagnostics(self, read: Callable[[], tuple[int, str, dict[str, object]]]) -> None:
         """Publish ``read() -> (level, message, values)`` on /diagnostics once a second."""
-        self._diagnostics = read
+        self._diagnostics, self._process = read, own_process()
         self._diagnostics_publisher = self.publisher("/diagnostics")
         # Wall time: a stopped simulation clock must not silence the report that says so.
         self.create_timer(
@@ -80,6 +81,7 @@ class ContractNode(Node):
         if self._diagnostics is None:
             return
         level, message, values = self._diagnostics()
+        values = {**values, PROCESS: self._process}
         self._diagnostics_publisher.publish(
             self.messages.diagnostics(self.now_ns(), self.get_name(), level, message, values)
         )

@@ -14,7 +14,6 @@ from dexpie_ros.control.guard import Voices
 from dexpie_ros.devices.device import DeviceError, Level, Pace, Status
 from dexpie_ros.messages import read_command, stamp_ns
 from dexpie_ros.nodes.base import ContractNode
-from dexpie_ros.nodes.process_watch import PROCESS, own_process
 from dexpie_ros.runtime import abort
 
 WATCH_PERIOD_S = 0.05
@@ -31,7 +30,7 @@ class DeviceNode(ContractNode):
         self.device = device
         self._publish, self._pace = publish, Pace(rate_hz)
         self._stopping = threading.Event()
-        self._shown, self._process = "", own_process()
+        self._shown = ""
         self.report_diagnostics(self._diagnose)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCH_PERIOD_S, self._watch, clock=steady)
@@ -72,7 +71,7 @@ class DeviceNode(ContractNode):
 
     def _diagnose(self) -> tuple[int, str, dict[str, object]]:
         status = self.judge(self.device.status())
-        values: dict[str, object] = {"device": status.device, PROCESS: self._process}
+        values: dict[str, object] = {"device": status.device}
         return int(status.level), status.message, values | status.values
 
     def _watch(self) -> None:

@@ -25,7 +25,7 @@ from dexpie_ros.messages import (
     read_robot_state,
     stamp_ns,
 )
-from dexpie_ros.nodes.base import OK, WARN, ContractNode
+from dexpie_ros.nodes.base import ERROR, OK, WARN, ContractNode, status_level
 from dexpie_ros.nodes.observations import ObservationBuffer
 from dexpie_ros.policy.asynchronous import AsyncConfig, AsyncPolicy
 from dexpie_ros.policy.policy import Policy
@@ -80,6 +80,8 @@ class PolicyServer(ContractNode):
         except (OSError, ValueError) as error:
             raise ConfigError(f"policy_server: {error}") from None
         self._skipped, self._blind = 0, False
+        self._dark: dict[str, str] = {}
+        """What their drivers complain of, by camera."""
         self._running, self._scene_ns, self._answered_ns = False, 0, 0
         self._answers: list[tuple[Any, Any]] = []
         self._episode = ""
@@ -98,6 +100,8 @@ class PolicyServer(ContractNode):
         self.subscribe("/control/step", self._on_step)
         self.subscribe("/session/state", self._on_session)
         self.serve("/policy/start_episode", self._serve_start)
+        if spec.images and not p.lockstep:
+            self.subscribe("/diagnostics", self._on_diagnostics)
         self.report_diagnostics(self._diagnose)
         self._steps: queue.SimpleQueue[ControlStep | None] = queue.SimpleQueue()
         self._pending: ControlStep | None = None
@@ -159,17 +163,36 @@ class PolicyServer(ContractNode):
             self._pending = step
             self._answer_pending()
             return
-        oldest = step.time_ns - round(self.parameters.stale_after_s * 1e9)
-        was_blind, self._blind = self._blind, bool(self._buffer.older_than(oldest))
-        if self._blind != was_blind:
-            self.publish_diagnostics()  # the arbiter holds for it, sooner than for silence
-        if self._blind:
+        if self._look(step.time_ns):
             return
         self._status_publisher.publish(self._status(step, None))
         if self._steps.empty():
             self._steps.put(step)
         else:
             self._skipped += 1
+
+    def _on_diagnostics(self, message: Any) -> None:
+        """A camera's driver knows of silence or a pulled cable before its image is too old."""
+        for status in message.status:
+            camera = status.name.removeprefix("camera_")
+            if camera == status.name or camera not in self._policy.config.observation.images:
+                continue
+            self._dark.pop(camera, None)
+            if status_level(status) >= ERROR:
+                self._dark[camera] = f"{camera} ({status.message})"
+            self._look(self.now_ns())
+
+    def _look(self, now_ns: int) -> str:
+        """What is missing of an observation; the arbiter hears at once where that changes."""
+        missing = self._missing(now_ns)
+        if self._running and bool(missing) != self._blind:
+            self._blind = bool(missing)
+            self.publish_diagnostics()  # the arbiter holds for it, sooner than for silence
+        return missing
+
+    def _missing(self, now_ns: int) -> str:
+        oldest = now_ns - round(self.parameters.stale_after_s * 1e9)
+        return ", ".join(self._dark.values()) or self._buffer.older_than(oldest)
 
     def _on_session(self, message: Any) -> None:
         """The episode ended; or this node died during one and is back."""
@@ -286,10 +309,8 @@ class PolicyServer(ContractNode):
             "lost_chunks": statistics.lost,
             "mean_prefix_length": f"{statistics.mean_prefix_length:.2f}",
         }
-        missing = self._buffer.missing()
-        if not self.parameters.lockstep and not missing:
-            oldest = self.now_ns() - round(self.parameters.stale_after_s * 1e9)
-            missing = self._buffer.older_than(oldest)
+        lockstep = self.parameters.lockstep
+        missing = self._buffer.missing() or ("" if lockstep else self._missing(self.now_ns()))
         if self._running and missing:
             return WARN, f"{NO_OBSERVATION}: waiting for {missing}", values
         return self._judge_delay(values)
