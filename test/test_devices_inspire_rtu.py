@@ -18,7 +18,7 @@ def test_what_comes_behind_a_piece_of_an_answer_gets_the_rest_of_the_time(monkey
         return b"?"
 
     monkeypatch.setattr(ModbusSerialClient, "recv", take)
-    client = inspire_rtu.PunctualSerialClient("/dev/none", timeout=0.1)
+    client = inspire_rtu.punctual_serial_client()("/dev/none", timeout=0.1)
     for begin in (10.0, 20.0):
         clock.now = begin
         assert client.send(b"1234") == 4
@@ -34,7 +34,7 @@ def test_the_time_is_whole_again_after_the_line_was_lost(monkeypatch):
         raise OSError("gone")
 
     monkeypatch.setattr(ModbusSerialClient, "recv", lose)
-    client = inspire_rtu.PunctualSerialClient("/dev/none", timeout=0.1)
+    client = inspire_rtu.punctual_serial_client()("/dev/none", timeout=0.1)
     client._asked = inspire_rtu.time.monotonic() - 0.05
     with pytest.raises(OSError, match="gone"):
         client.recv(None)

@@ -41,7 +41,7 @@ def test_remote_control_off_and_500_hz():
         time.sleep(0.5)
         later = arm.newest()
         rate = (later.cycles - sample.cycles) / (later.robot_time - sample.robot_time)
-        assert 250 < rate < 520  # nominal 500
+        assert 250 < rate < 600  # nominal 500; the other model has 125
         arm.stop()
 
 

@@ -215,9 +215,10 @@ def modbus_rtu(device: str, baudrate: int, unit: int, timeout: float) -> ModbusT
     """Modbus RTU over a serial device, 8N1; ``timeout`` 0: what the line needs."""
 
     def make() -> Any:
-        from dexpie_ros.devices.inspire_rtu import PunctualSerialClient
+        from dexpie_ros.devices.inspire_rtu import punctual_serial_client
 
-        return PunctualSerialClient(device, baudrate=baudrate, timeout=CONNECT_S, retries=0)
+        client = punctual_serial_client()
+        return client(device, baudrate=baudrate, timeout=CONNECT_S, retries=0)
 
     def allowed(client: Any) -> float:
         latency = prefer_latency(client.socket, device)
