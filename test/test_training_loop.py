@@ -21,7 +21,6 @@ from dexpie_ros.policy.actor import Actor, Batch
 from dexpie_ros.policy.diffusion import draw
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy
-from dexpie_ros.policy.presets import preset
 from dexpie_ros.policy.settings import (
     DenoiserConfig,
     DiffusionConfig,
@@ -280,7 +279,7 @@ def test_small_steps_go_on_from_the_prefix_where_chunks_depart_from_it(kind, dep
     torch.manual_seed(0)
     start, way = 1.6 * torch.rand(1500, 1, 15) - 0.8, 0.4 * torch.rand(1500, 1, 15) - 0.2
     actions = start + way * torch.arange(24)[None, :, None] / 24
-    chosen = replace(preset("cpu").denoiser, modes=0) if departs else DenoiserConfig()
+    chosen = DenoiserConfig(depart_from_prefix=departs, depart_ramp=8 if departs else 1)
     net = {"mlp": {"width": 96, "blocks": 2}, "unet": {"channels": (16, 32), "groups": 4}}[kind]
     small = replace(chosen, kind=kind, step_embedding=16, vector_embedding=16, **net)
     none = OptimalityConfig(kind="none", size=16)

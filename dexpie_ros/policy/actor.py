@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dexpie_ros.policy.bending import bent
 from dexpie_ros.policy.conditioning import Conditioner
 from dexpie_ros.policy.departure import Departure, Terms
 from dexpie_ros.policy.diffusion import Diffusion, Draws, masked_loss, prefix_mask
@@ -124,6 +125,9 @@ class Actor(nn.Module):
         step but not on the chunk is computed before the first step.
         """
         batch = len(noise)
+        asked = mask
+        if self.config.prefix.kind == "bent":
+            mask = torch.zeros_like(mask)
         fast = self._fast[0] if self._fast is not None else None
         denoiser = fast or self.denoiser
         guided = self.config.optimality.kind != "none" and settings.beta not in (0.0, 1.0)
@@ -156,4 +160,5 @@ class Actor(nn.Module):
             null, conditional = out.chunk(2)
             return null + settings.beta * (conditional - null)
 
-        return self.diffusion.sample(predict, noise, prefix, mask, settings.steps, fresh)
+        chunk = self.diffusion.sample(predict, noise, prefix, mask, settings.steps, fresh)
+        return bent(chunk, prefix, asked, self.config.prefix.bend) if asked is not mask else chunk

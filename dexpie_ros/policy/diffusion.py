@@ -52,7 +52,8 @@ def draw(
 ) -> Draws:
     """Draw for a batch of ``shape`` (B, H, 15) on the generator's device.
 
-    d is uniform in 0 .. n; with probability 1 - keep_prob it becomes 0 (training-time RTC).
+    d is uniform in 0 .. n; with probability 1 - keep_prob it becomes 0 (training-time RTC), and
+    always where chunks are bent onto their prefix instead.
     """
     batch, device = shape[0], generator.device
     noise = torch.randn(shape, generator=generator, device=device)
@@ -61,7 +62,8 @@ def draw(
     )  # fmt: skip
     delay = torch.randint(prefix.max_delay + 1, (batch,), generator=generator, device=device)
     chance = torch.rand(2, batch, generator=generator, device=device)
-    delay = torch.where(chance[0] < prefix.keep_prob, delay, 0)
+    keep = prefix.keep_prob if prefix.kind == "conditioned" else 0.0
+    delay = torch.where(chance[0] < keep, delay, 0)
     return Draws(noise, step, delay, chance[1] < optimality.dropout)
 
 

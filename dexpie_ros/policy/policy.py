@@ -259,7 +259,12 @@ def default_card(policy: Policy, lines: Sequence[str] = ()) -> str:
         f"observation: {config.observation.describe()}",
         f"actions: {actions.ACTION_CONVENTION}, H = {config.action.horizon}, "
         f"position scale {policy.normalizer.position_scale:.4f} m",
-        f"prefix up to {config.prefix.max_delay} steps, kept with {config.prefix.keep_prob}",
+        f"prefix up to {config.prefix.max_delay} steps, "
+        + (
+            f"kept with {config.prefix.keep_prob}"
+            if config.prefix.kind == "conditioned"
+            else f"chunks bent onto it over {config.prefix.bend}"
+        ),
         *([f"image encoder: {policy.encoder_origin}"] if policy.encoder_origin else []),
         f"optimality: {config.optimality.kind}; beta {config.inference.beta}, "
         f"{config.inference.steps} steps",

@@ -73,10 +73,10 @@ _CPU = PolicyConfig(
         modes=6,
         step_embedding=64,
         vector_embedding=128,
-        depart_from_prefix=True,
-        depart_ramp=8,
+        prefix_conditioning=False,
     ),
     diffusion=DiffusionConfig(prediction="sample"),
+    prefix=PrefixConfig(kind="bent"),
 )
 
 _PRESETS = {"paper": _PAPER, "authors": _AUTHORS, "best": _BEST, "cpu": _CPU}

@@ -96,10 +96,15 @@ class DiffusionConfig:
 
 @config
 class PrefixConfig:
-    """Training-time RTC (algorithm section 2)."""
+    """How a chunk goes on from the actions under way (algorithm section 2)."""
 
     max_delay: int = Field(default=4, ge=0)
     """n, steps."""
+    kind: Literal["conditioned", "bent"] = "conditioned"
+    """conditioned: the network is trained with prefixes and sees them (training-time RTC). bent: it
+    never sees one, and its chunk is bent onto the prefix (`policy/bending.py`)."""
+    bend: Count = 12
+    """bent: R, slots behind the prefix over which the bending fades."""
     keep_prob: Share = 0.9
     renormalize: bool = True
     """Divide the loss by the elements that count; False: by all of them (preset `authors`)."""
@@ -151,6 +156,11 @@ class PolicyConfig:
                 f"{self.action.horizon}; lower it"
             )
         departs = self.denoiser.depart_from_prefix
+        if self.prefix.kind == "bent" and (departs or self.denoiser.prefix_conditioning):
+            raise ValueError(
+                "prefix.kind: bent keeps the prefix from the network; set "
+                "denoiser.depart_from_prefix and denoiser.prefix_conditioning to false"
+            )
         if departs and not self.denoiser.prefix_conditioning:
             # Its output means another thing behind every prefix: it must know where that ends.
             raise ValueError("denoiser.depart_from_prefix: needs prefix_conditioning")
