@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import math
 from pathlib import Path
@@ -184,6 +185,17 @@ def test_a_folder_holds_one_experiment(tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text("name: other\n")
     with pytest.raises(ConfigError, match="another experiment"):
         run_experiment(none, tmp_path)
+
+
+def test_two_runs_are_not_at_work_in_one_folder(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as left:  # as a job has it that outlived its run
+        fcntl.flock(left, fcntl.LOCK_SH)
+        with pytest.raises(ConfigError, match="another run is at work"):
+            run_experiment(TINY, tmp_path)
+    assert not (tmp_path / "experiment.yaml").exists()
+    (tmp_path / "experiment.yaml").write_text("name: other\n")
+    with pytest.raises(ConfigError, match="another experiment"):  # the lock went with its holder
+        run_experiment(TINY, tmp_path)
 
 
 @pytest.mark.slow

@@ -7,11 +7,13 @@ more seeds, the same call goes on from what it finds.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -29,6 +31,7 @@ PREPARE = ""
 """Stands for the preparation where an arm's name would stand."""
 FAILED = ": failed: "
 """Marks, in a unit's log.txt, jobs that ended by an error; the report names them ever after."""
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,18 @@ def run_experiment(
         progress: Called whenever a job starts or ends. On KeyboardInterrupt all jobs are ended.
 
     Raises:
-        ConfigError: ``root`` holds another experiment.
+        ConfigError: ``root`` holds another experiment, or another run is at work in it.
     """
     folder = Path(root)
     check_arms(settings)
-    _claim(settings, folder)
+    with _alone(folder):
+        _claim(settings, folder)
+        return _run(settings, folder, workers, progress)
+
+
+def _run(
+    settings: ExperimentConfig, folder: Path, workers: int, progress: Progress | None
+) -> tuple[str, ...]:
     jobs = _all_jobs(settings)
     over = _finished(settings, jobs, folder)
     queue = _Queue([job for job in jobs if job not in over], over, improver=settings.improver)
@@ -156,6 +166,21 @@ def run_experiment(
         for left in running:
             left.join()
     return tuple(job.name for job in queue.failed)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuses a folder in which a run is at work, or a job that outlived its run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / _LOCK, "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise configs.ConfigError(
+                f"{folder}: another run is at work in this folder; wait for its end, or end it"
+            ) from None
+        fcntl.flock(stream, fcntl.LOCK_SH)  # every job holds it as well
+        yield
 
 
 def _all_jobs(settings: ExperimentConfig) -> list[Job]:
@@ -217,6 +242,8 @@ def _more_arms(before: Any, now: list[dict[str, Any]]) -> bool:
 
 def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
     """One job, in a process of its own; what it says goes to ``log.txt`` of its unit."""
+    lock = open(Path(root) / _LOCK)  # held as long as this process lives
+    fcntl.flock(lock, fcntl.LOCK_SH)
     # The parent decides when to stop, by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

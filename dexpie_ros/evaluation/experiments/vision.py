@@ -141,7 +141,9 @@ def _actor(settings: VisionConfig, name: str) -> ActorConfig:
         encoder=EncoderConfig(
             arch="small_cnn", weights="random", image_size=settings.image_size, random_crop=0.05
         ),
-        denoiser=DenoiserConfig(channels=settings.channels, vector_embedding=128),
+        denoiser=DenoiserConfig(
+            channels=settings.channels, vector_embedding=128, prefix_conditioning=False
+        ),
     )
     loop = dataclasses.replace(
         preset.loop, iterations=settings.iterations, batch_size=64, seed=settings.seed
