@@ -87,6 +87,10 @@ def test_what_a_killed_run_left_is_cleared_away(episodes, tmp_path):
             {"denoiser": replace(TINY_MLP, depart_from_prefix=True)},
             "denoiser.depart_from_prefix=False",
         ),
+        (
+            {"denoiser": replace(TINY_MLP, prefix_conditioning=False)},
+            "denoiser.prefix_conditioning=True",
+        ),
     ],
 )
 def test_a_start_from_weights_that_mean_something_else_is_refused(

@@ -224,7 +224,7 @@ def _require_same_actions(before: Policy, config: ActorConfig, data: TrainingSet
 
 _ACTION = ("horizon", "position_normalization", "hand_symmetric")
 _DIFFUSION = ("prediction", "schedule", "train_steps")
-_DENOISER = ("depart_from_prefix", "depart_ramp", "modes")
+_DENOISER = ("prefix_conditioning", "depart_from_prefix", "depart_ramp", "modes")
 
 _HASHES = {
     "data_sha256": "data",
