@@ -242,7 +242,7 @@ def _more_arms(before: Any, now: list[dict[str, Any]]) -> bool:
 
 def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
     """One job, in a process of its own; what it says goes to ``log.txt`` of its unit."""
-    lock = open(Path(root) / _LOCK)  # held as long as this process lives
+    lock = open(Path(root) / _LOCK, "a")  # held as long as this process lives
     fcntl.flock(lock, fcntl.LOCK_SH)
     # The parent decides when to stop, by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
