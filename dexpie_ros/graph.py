@@ -92,6 +92,7 @@ _COMMON = {
     "beta": Argument(-1.0, "guidance of the policy, 1 none; negative: as it was saved"),
     "steps": Argument(0, "denoising steps of the policy; 0: as it was saved"),
     "optimality": Argument(-1.0, "asked of the policy, 0 to 1; negative: as it was saved"),
+    "noise": Argument(-1.0, "that chunks begin with, 0 to 1; negative: as the policy was saved"),
     "max_delay": Argument(4, "n: control steps that an inference may take; length of the prefix"),
     "backend": Argument("", "of torch.compile for the policy: inductor on a GPU; empty: none"),
     "device": Argument("cpu", "what the policy runs on: cpu, cuda, cuda:1 ..."),
@@ -249,7 +250,7 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         "inference_delay_steps": v["inference_delay_steps"],
         "inference.mode": v["mode"],
         "inference.max_delay": v["max_delay"],
-        **{name: v[name] for name in ("steps", "optimality", "backend")},
+        **{name: v[name] for name in ("steps", "optimality", "noise", "backend")},
         "images": not sim or v["images"] != "none",
         "objects": sim,
     }

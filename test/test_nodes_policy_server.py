@@ -102,6 +102,8 @@ def test_what_is_asked_of_a_policy_is_set_at_deployment(policy):
     assert asked == InferenceSettings(beta=1.5, steps=2, optimality=1.0)  # as it was saved
     asked = look(policy, lambda node: node._async.settings, beta=2.5, steps=7, optimality=0.75)
     assert asked == InferenceSettings(beta=2.5, steps=7, optimality=0.75)
+    asked = look(policy, lambda node: node._async.settings, noise=0.0)
+    assert asked == InferenceSettings(steps=2, noise=0.0)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,7 @@ def test_what_is_asked_of_a_policy_is_set_at_deployment(policy):
     [
         ({"steps": 101}, "steps 101 exceeds"),
         ({"optimality": 1.5}, "optimality"),
+        ({"noise": 2.0}, "noise"),
         ({"inference.max_delay": 9}, "max_delay 9"),
     ],
 )

@@ -17,6 +17,7 @@ from dexpie_ros.config import ConfigError
 from dexpie_ros.policy import files
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy, PolicyError
+from dexpie_ros.policy.presets import PRESET_NAMES, preset
 from dexpie_ros.policy.settings import InferenceSettings
 
 
@@ -231,6 +232,29 @@ def test_the_prefix_comes_back_exactly_and_noise_follows_the_seed():
     assert not np.array_equal(other[0][4:], poses[4:])
     free = policy.sample(vector, t_obs, seed=3)
     assert not np.array_equal(free[0][:4], tcp)
+
+
+def test_without_noise_a_chunk_follows_from_the_observation_alone():
+    policy = tiny_policy()
+    vector = np.ones(15)
+
+    def hands(seed, noise):
+        settings = InferenceSettings(steps=3, noise=noise)
+        return policy.sample(vector, np.eye(4), seed=seed, settings=settings)[1]
+
+    assert np.array_equal(hands(3, 0.0), hands(4, 0.0))
+    assert not np.array_equal(hands(3, 0.1), hands(4, 0.1))
+    apart = [np.abs(hands(3, noise) - hands(3, 0.0)).max() for noise in (0.01, 0.1, 1.0)]
+    assert 0.0 < apart[0] < apart[1] < apart[2]
+    assert np.array_equal(hands(3, 1.0), policy.sample(vector, np.eye(4), seed=3,
+        settings=InferenceSettings(steps=3))[1])  # fmt: skip
+    with pytest.raises(ValueError):
+        InferenceSettings(noise=1.5)
+
+
+def test_only_the_preset_for_one_core_samples_without_noise():
+    noise = {name: preset(name).inference.noise for name in PRESET_NAMES}
+    assert noise == {"paper": 1.0, "authors": 1.0, "best": 1.0, "cpu": 0.0}
 
 
 def test_deploy_time_settings_matter():

@@ -49,12 +49,11 @@ def test_deployment_in_simulation_waits_for_the_policy(tmp_path):
 
 
 def test_how_a_policy_is_asked_is_one_argument_each(tmp_path):
-    given = {"beta": 2.0, "steps": 5, "optimality": 0.75, "backend": "inductor", "max_delay": 3}
+    own = {"beta": 2.0, "steps": 5, "optimality": 0.75, "noise": 0.5, "backend": "inductor"}
+    given = {**own, "max_delay": 3}
     specs = by_name(stack("deploy", policy=tmp_path, **given))
     server, arbiter = (specs[n].parameters for n in ("policy_server", "intervention_arbiter"))
-    assert {n: server[n] for n in ("beta", "steps", "optimality", "backend")} == {
-        n: given[n] for n in ("beta", "steps", "optimality", "backend")
-    }
+    assert {n: server[n] for n in own} == own
     # the prefix is as long here as there
     assert server["inference.max_delay"] == arbiter["arbiter.max_delay"] == 3
 

@@ -49,6 +49,8 @@ class PolicyServerParameters:
     """Of denoising; 0: as the policy was saved."""
     optimality: float = -1.0
     """I that is asked for, 0 .. 1; negative: as the policy was saved."""
+    noise: float = -1.0
+    """Scale of the noise that a chunk begins with, 0 .. 1; negative: as the policy was saved."""
     backend: str = ""
     """Of torch.compile for a U-Net (`inductor` on a GPU); empty: none."""
     images: bool = True
@@ -133,6 +135,7 @@ class PolicyServer(ContractNode):
         changes: dict[str, Any] = {"steps": p.steps} if p.steps else {}
         changes |= {"beta": p.beta} if p.beta >= 0 else {}
         changes |= {"optimality": p.optimality} if p.optimality >= 0 else {}
+        changes |= {"noise": p.noise} if p.noise >= 0 else {}
         settings = dataclasses.replace(self._policy.config.inference, **changes)
         return AsyncPolicy(self._policy, p.inference, settings)
 

@@ -113,7 +113,8 @@ class Policy:
         ``vector`` (D,) and ``pictures`` as from :meth:`observe`; ``t_obs`` (4, 4) is the TCP
         measured at that observation. ``prefix`` are the d commands that will be executed from then
         on, absolute (poses (d, 4, 4), openings (d, 6), or commands); no more than the n of training
-        are used, and they come back exactly. The noise depends on ``seed`` alone.
+        are used, and they come back exactly. The noise depends on ``seed`` alone; with
+        ``noise: 0`` in the settings there is none.
         """
         self.warm_up()
         tcp_prefix, hand_prefix = prefix_arrays(prefix, self.config.prefix.max_delay)
@@ -121,7 +122,8 @@ class Policy:
         shape = (self.horizon, actions.ACTION_DIM)
         settings = settings or self.config.inference
         random = np.random.default_rng(seed)
-        noise, fresh = random.standard_normal(shape, dtype=np.float32), None
+        noise = settings.noise * random.standard_normal(shape, dtype=np.float32)
+        fresh = None
         if self.config.diffusion.sampler == "ddpm":
             more = random.standard_normal((settings.steps, 1, *shape), dtype=np.float32)
             fresh = torch.from_numpy(more).to(self.device)
@@ -267,7 +269,7 @@ def default_card(policy: Policy, lines: Sequence[str] = ()) -> str:
         ),
         *([f"image encoder: {policy.encoder_origin}"] if policy.encoder_origin else []),
         f"optimality: {config.optimality.kind}; beta {config.inference.beta}, "
-        f"{config.inference.steps} steps",
+        f"{config.inference.steps} steps, noise {config.inference.noise:g}",
         *lines,
     ]
     return "# Policy\n\n" + "".join(f"* {fact}\n" for fact in facts)

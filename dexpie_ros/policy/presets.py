@@ -77,6 +77,7 @@ _CPU = PolicyConfig(
     ),
     diffusion=DiffusionConfig(prediction="sample"),
     prefix=PrefixConfig(kind="bent"),
+    inference=InferenceSettings(noise=0.0),
 )
 
 _PRESETS = {"paper": _PAPER, "authors": _AUTHORS, "best": _BEST, "cpu": _CPU}

@@ -132,6 +132,9 @@ class InferenceSettings:
     steps: Count = 10
     optimality: Share = 1.0
     """The I that is asked for."""
+    noise: Share = 1.0
+    """Scale of the noise that sampling begins with. paper: 1, a chunk drawn from all that was
+    learned. 0: the chunk in its middle, the same for the same observation (docs/policy.md)."""
 
 
 @config
