@@ -32,6 +32,7 @@ from dexpie_ros.evaluation.experiments.settings import (
     ladder,
     longest_steps,
 )
+from dexpie_ros.training.sampling import SourceWeights
 
 ABLATIONS = {
     "dexpie_n12": {"recipe": "dexpie", "labels": "best", "label": ["advantage.window=12"]},
@@ -55,6 +56,17 @@ def test_the_defaults_are_what_they_were() -> None:
     actor = actor_config(config, unit, "recap")
     assert (actor.recipe, actor.loop.iterations, actor.loop.seed) == ("recap", 12000, 3)
     assert actor.policy.inference.beta == 1.5 and actor.data.human_share == 1.0
+
+
+def test_every_arm_draws_corrections_as_often_but_those_that_say_otherwise() -> None:
+    """DexHiL has half of the loss for them already, the paper's arms draw all windows equally."""
+    unit = Unit("A", "retry", "main", 0)
+    weights = {arm: actor_config(ladder(), unit, arm).data.weights for arm in ARMS}
+    equal = {"dexhil", "recap_paper", "dexpie_paper"}
+    assert {arm for arm, w in weights.items() if w == SourceWeights()} == equal
+    assert {arm for arm, w in weights.items() if w == SourceWeights(1.0, 5.0, 1.0)} == {
+        *ARMS
+    } - equal
 
 
 @pytest.mark.parametrize("key", TASKS)

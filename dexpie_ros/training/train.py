@@ -39,6 +39,10 @@ from dexpie_ros.training.loop import Loop, LoopConfig, Progress, Result
 from dexpie_ros.training.recipes import CONDITIONS, Recipe, TrainingSet, build
 from dexpie_ros.training.sampling import SourceWeights
 
+CORRECTION_WEIGHT = 5.0
+"""In preset `cpu`: how often a window of a correction is drawn, relative to all others. Corrections
+show the way out of where the policy fails, and are a small part of the data (docs/policy.md)."""
+
 
 @cfg.config
 class DataConfig:
@@ -92,9 +96,13 @@ def actor_preset(
             device="cpu",
         ),
     }
-    noise = 0.02 if name == "cpu" else 0.0
-    values = {"recipe": recipe, "policy": policy, "loop": loops[name]}
-    return ActorConfig(**values, data=DataConfig(observation_noise=noise))  # type: ignore[arg-type]
+    data = DataConfig()
+    if name == "cpu":
+        # `dexhil` has a weight of its own in the loss.
+        weights = SourceWeights(intervention=1.0 if recipe == "dexhil" else CORRECTION_WEIGHT)
+        data = DataConfig(observation_noise=0.02, weights=weights)
+    values = {"recipe": recipe, "policy": policy, "loop": loops[name], "data": data}
+    return ActorConfig(**values)  # type: ignore[arg-type]
 
 
 def train_actor(

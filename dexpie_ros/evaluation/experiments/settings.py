@@ -79,10 +79,10 @@ ARMS: dict[str, Arm] = {
     "dexhil": Arm("dexhil"),
     "recap": Arm("recap", "best"),
     "dexpie": Arm("dexpie", "best"),
-    "recap_paper": Arm("recap", "paper"),
-    "dexpie_paper": Arm("dexpie", "paper"),
+    "recap_paper": Arm("recap", "paper", actor=("data.weights.intervention=1",)),
+    "dexpie_paper": Arm("dexpie", "paper", actor=("data.weights.intervention=1",)),
 }
-"""`..._paper`: critic and labels as the paper's text has them. Everything else is shared."""
+"""`..._paper`: critic, labels and sampling as the paper's text has them. Everything else is shared."""
 
 
 @config
