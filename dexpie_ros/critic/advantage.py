@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from dexpie_ros.config import config
@@ -41,12 +41,21 @@ def advantages(
         return _gae(v, rewards, settings, returns)
     now = np.arange(len(v))
     reach = now + settings.window
-    inside = reach <= rewards.end
+    inside = reach <= _last(rewards)
     stop = np.where(inside, reach, rewards.end)
     steps = (stop - now).astype(np.float64)
     gained = -steps * returns.step_cost
     tail = np.where(inside, v[stop], _ending(v, rewards, steps, settings, returns))
     return np.asarray(gained + tail - v)
+
+
+def _last(rewards: Stream) -> NDArray[np.int64]:
+    """Index of the last step of each step's own stream (T,).
+
+    A stream that ends before the episode does was taken over: its end is another's step.
+    """
+    taken_over = rewards.end < len(rewards) - 1
+    return rewards.end - taken_over
 
 
 def _ending(
@@ -61,14 +70,17 @@ def _ending(
 def _gae(v: Array, rewards: Stream, settings: AdvantageConfig, returns: ReturnConfig) -> Array:
     """sum_{l<N} lambda^l delta_{t+l} within the stream; the last delta holds the terminal reward."""
     now = np.arange(len(v))
+    own = _last(rewards)
     total = np.zeros(len(v))
     for step in range(settings.window):
         at = now + step
-        live = at <= rewards.end
+        live = at <= own
         here = np.minimum(at, len(v) - 1)
-        last = at >= rewards.end
         following = np.minimum(here + 1, len(v) - 1)
-        tail = _ending(v, rewards, np.minimum(step, rewards.end - now), settings, returns)
-        delta = np.where(last, tail - v[here], v[following] - returns.step_cost - v[here])
+        left = rewards.end - np.minimum(at, own)  # 1 before a takeover, 0 at an episode's end
+        tail = _ending(v, rewards, (rewards.end - now).astype(np.float64), settings, returns)
+        ending = tail - left * returns.step_cost - v[here]
+        going = v[following] - returns.step_cost - v[here]
+        delta = np.where(at >= own, ending, going)
         total += np.where(live, settings.gae_lambda**step * delta, 0.0)
     return total

@@ -45,8 +45,12 @@ def authors() -> LabelConfig:
 
 
 def best() -> LabelConfig:
-    """The defaults: demonstrations scored, corrections optimal where they succeeded."""
-    return LabelConfig()
+    """Demonstrations scored, corrections optimal where they succeeded, no terminal reward.
+
+    A critic that is careful at the end of a success would call whatever came last a surprise, and
+    so optimal (docs/critic.md).
+    """
+    return LabelConfig(advantage=AdvantageConfig(terminal_reward=False))
 
 
 PRESETS = {"paper": paper, "authors": authors, "best": best}

@@ -14,11 +14,16 @@ def bin_centres(bins: int) -> Tensor:
 def soft_targets(returns: Tensor, centres: Tensor, sigma: float) -> Tensor:
     """Gaussian mass over the bins, normalised: (B,) -> (B, K).
 
-    Centred on the true return, not on the bin that it falls into: rounding down, as published code
-    does, lowers every value by half a bin on average. ``sigma`` in the critic's units.
+    Its mean is the true return: rounding to the bin below, as published code does, lowers every
+    value by half a bin on average, and a Gaussian that the ends of the scale cut off has its mean
+    further inside. So it is narrower there, three of its deviations from the end, but never
+    narrower than half a bin. ``sigma`` in the critic's units.
     """
-    distance = centres[None, :] - returns[:, None]
-    return torch.softmax(-(distance**2) / (2.0 * sigma**2), dim=-1)
+    least = min(sigma, 0.5 * float(centres[1] - centres[0]))
+    to_end = torch.minimum(returns - centres[0], centres[-1] - returns)
+    width = (to_end / 3.0).clamp(least, sigma)[:, None]
+    distance = (centres[None, :] - returns[:, None]) / width
+    return torch.softmax(-0.5 * distance**2, dim=-1)
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

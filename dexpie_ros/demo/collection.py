@@ -23,11 +23,8 @@ from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.nodes.session_client import SessionClient
-from dexpie_ros.simulation.lockstep import Task
+from dexpie_ros.simulation.lockstep import DECLARED_STEPS, Task
 from dexpie_ros.simulation.parallel import run_parallel
-
-DECLARED_STEPS = 6
-"""Between a failure and the end of its episode: the operator declares it 0.2 s later."""
 
 Advance = Callable[[], None]
 """To be called whenever one more episode is there."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic.critic import Critic
-from dexpie_ros.critic.label import LabelConfig, label
 from dexpie_ros.critic.settings import best
 from dexpie_ros.critic.train import train_critic
 from dexpie_ros.demo.collection import Bar
@@ -24,7 +24,7 @@ from dexpie_ros.training.train import ActorConfig, actor_preset, train_actor
 TAG = "demo"
 """Of the label sidecars."""
 
-LABELS = LabelConfig()
+LABELS = labelling.best()
 """The demonstrator pauses, misses and tries again, so the critic scores demonstrations too;
 corrections are optimal where they succeeded."""
 
@@ -102,7 +102,7 @@ def label_episodes(critic: Critic, episodes: Sequence[Episode]) -> list[Labels]:
             break
     if len(found) == len(episodes):
         return found
-    labels = label(critic, episodes, LABELS)
+    labels = labelling.label(critic, episodes, LABELS)
     for episode, item in zip(episodes, labels, strict=True):
         write_labels(episode.path, TAG, item)
     return labels

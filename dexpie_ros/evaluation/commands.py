@@ -249,6 +249,7 @@ def _experiment(options: argparse.Namespace) -> int:
     folder = options.output or Path("outputs") / options.action
     command = _command(options)
     failed: tuple[str, ...] = ()
+    refused = False
     # a batch system ends jobs by TERM: the workers must not go on without the one who leads them
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -257,10 +258,14 @@ def _experiment(options: argparse.Namespace) -> int:
                 failed = run_experiment(
                     config, folder, options.workers, lambda status: say(_status(status))
                 )
+    except configs.ConfigError:
+        refused = True  # the folder is another experiment's: its page stays what it is
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
-        date = datetime.now(timezone.utc).isoformat(timespec="minutes")
-        print(write_page(config, folder, command, date, failed))
+        if not refused:
+            date = datetime.now(timezone.utc).isoformat(timespec="minutes")
+            print(write_page(config, folder, command, date, failed))
     for name in failed:
         print(f"failed: {name}; see its log.txt and the messages above", file=sys.stderr)
     return 1 if failed else 0

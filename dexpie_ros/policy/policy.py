@@ -279,6 +279,15 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def saved_id(directory: str | Path) -> str:
+    """`Policy.policy_id` of a saved policy, without its weights; empty where there is none."""
+    path = Path(directory) / _CONFIG
+    if not path.is_file():
+        return ""
+    values = cfg.read_yaml(path)
+    return _policy_id(values.get("sha256") or {}, values.get("policy") or {})
+
+
 def _policy_id(hashes: dict[str, str], settings: dict[str, Any]) -> str:
     return _sha256(files.json_bytes({"files": hashes, "policy": settings}))[:12]
 

@@ -37,6 +37,9 @@ from dexpie_ros.simulation.streams import encode_jpeg, state_messages
 
 TRACKER_WORLD = "tracker_world"
 
+DECLARED_STEPS = 6
+"""Between a failure and the end of its episode: the operator declares it 0.2 s later."""
+
 
 @config
 class LockstepConfig:

@@ -51,10 +51,16 @@ class Windows:
         return Windows(*(getattr(self, each.name)[chosen] for each in fields(self)))
 
     @property
+    def reach(self) -> Array:
+        """(N,) largest |dp| in m over the offsets of each window."""
+        positions = self.actions[..., actions.POSITION]
+        found: Array = np.linalg.norm(positions, axis=-1).max(axis=-1, initial=0.0)
+        return found
+
+    @property
     def largest_position(self) -> float:
         """Largest |dp| in m over all offsets of all windows."""
-        positions = self.actions[..., actions.POSITION]
-        return float(np.linalg.norm(positions, axis=-1).max(initial=0.0))
+        return float(self.reach.max(initial=0.0))
 
     def content_hash(self) -> str:
         """SHA-256 of everything in here: the numbers that a run was trained on."""

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dexpie_ros import config as cfg
 from dexpie_ros.critic.optimality import ScoringConfig, Thresholds, optimality, score
@@ -51,6 +52,8 @@ CONDITIONS: dict[str, Literal["none", "binary", "continuous"]] = {
     "dexhil": "none",
     "dexpie": "continuous",
 }
+FAR = 0.005
+"""At most this share of the windows is left out for reaching further than the demonstrations."""
 INTERVENTION_SHARE = 0.5
 """Of the loss, in `dexhil`."""
 
@@ -68,6 +71,8 @@ class TrainingSet:
     """Those that ``windows.episode`` counts"""
     sampling: Array | None = None
     """(N,) how often each window is drawn, relative to the others; None: all equally"""
+    beyond: int = 0
+    """Windows left out because they reach further than any other"""
 
     def summary(self) -> list[str]:
         """Lines for people: episodes and windows by kind, share of optimal windows."""
@@ -85,6 +90,8 @@ class TrainingSet:
                 f"I > 0.5 in {np.mean(self.optimality[rows] > 0.5):.0%}, "
                 f"loss share {seen[rows].sum() / seen.sum():.0%}"
             )
+        if self.beyond:
+            lines.append(f"left out: {self.beyond} windows that reach further than any other")
         return lines
 
 
@@ -114,9 +121,11 @@ def build(
         for e in chosen
     ]
     windows = concatenate(parts)
+    near = _within_reach(windows, chosen)
     condition = np.ones(len(windows))
     drawn = (weights or SourceWeights()).of(windows, chosen, human_share)
-    if not drawn.any():
+    kept = near & (drawn > 0)
+    if not kept.any():
         raise DatasetError(
             f"no window of recipe {recipe} is left by data.weights ({_listed(weights)}); "
             "give a source that it has more than 0"
@@ -131,14 +140,28 @@ def build(
         if CONDITIONS[recipe] == "binary":
             # f(q_low) = 0.5, so this is RECAP's A > q_low whichever kind the labels are.
             condition = (condition > 0.5).astype(np.float64)
-    if not drawn.all():
-        kept = drawn > 0
+    if not kept.all():
         windows, condition, drawn = windows.rows(kept), condition[kept], drawn[kept]
     weight = np.ones(len(windows))
     if recipe == "dexhil":
         weight = _shared_weight(windows, chosen)
     sampling = None if np.ptp(drawn) == 0.0 else drawn
-    return TrainingSet(windows, condition, weight, tuple(chosen), sampling)
+    return TrainingSet(windows, condition, weight, tuple(chosen), sampling, int((~near).sum()))
+
+
+def _within_reach(windows: Windows, episodes: Sequence[Episode]) -> NDArray[np.bool_]:
+    """Windows (N,) but the few (at most `FAR`) that reach further than all demonstrations.
+
+    All positions of a policy share one scale, that of the farthest window. A few windows in which
+    a failing policy ran away would make it coarser, and only for recipes that learn from failures.
+    """
+    shown = [i for i, e in enumerate(episodes) if e.info.kind == "demonstration"]
+    reach = windows.reach
+    rows = np.isin(windows.episode, shown)
+    if not rows.any():
+        return np.ones(len(reach), bool)
+    limit = max(reach[rows].max(), np.quantile(reach, 1.0 - FAR, method="higher"))
+    return np.asarray(reach <= limit)
 
 
 def _listed(weights: SourceWeights | None) -> str:

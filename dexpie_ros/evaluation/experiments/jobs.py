@@ -25,12 +25,13 @@ import torch
 from dexpie_ros import config as configs
 from dexpie_ros.evaluation.experiments.methods import check_arms
 from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig, Unit
-from dexpie_ros.evaluation.experiments.unit import UnitRun, load_rollouts
+from dexpie_ros.evaluation.experiments.unit import UnitRun, judged
 
 PREPARE = ""
 """Stands for the preparation where an arm's name would stand."""
 FAILED = ": failed: "
 """Marks, in a unit's log.txt, jobs that ended by an error; the report names them ever after."""
+_KILLED = FAILED.removeprefix(": ") + "ended by "
 _LOCK = ".lock"
 
 
@@ -157,6 +158,8 @@ def _run(
                 if ended.exitcode == 0:
                     queue.done.add(job)
                 else:
+                    if ended.exitcode is not None and ended.exitcode < 0:  # it could not say so
+                        _say(folder, job, f"{_KILLED}{signal.Signals(-ended.exitcode).name}")
                     queue.failed.append(job)
                     queue.drop(job)
                 report()
@@ -196,10 +199,10 @@ def _finished(settings: ExperimentConfig, jobs: list[Job], folder: Path) -> set[
     wanted = {EVALUATIONS + k for k in range(settings.trials)}
     out: set[Job] = set()
     for job in jobs:
-        path = folder / job.unit.folder / "evaluation" / f"{job.arm}.json"
-        policy = folder / job.unit.folder / "arms" / job.arm / "policy" / "config.yaml"
-        if job.arm != PREPARE and path.is_file() and policy.is_file():
-            if wanted <= {r.seed for r in load_rollouts(path)["rollouts"]}:
+        where = folder / job.unit.folder
+        policy = where / "arms" / job.arm / "policy" / "config.yaml"
+        if job.arm != PREPARE and policy.is_file():
+            if wanted <= {r.seed for r in judged(where, job.arm)}:
                 out.add(job)
     whole = {job.unit for job in jobs} - {j.unit for j in jobs if j.arm != PREPARE and j not in out}
     return out | {job for job in jobs if job.arm == PREPARE and job.unit in whole}
@@ -247,13 +250,10 @@ def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
     # The parent decides when to stop, by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    log = Path(root) / job.unit.folder / "log.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
 
     def say(text: str) -> None:
-        with log.open("a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {job.arm or 'prepare'}: {text}\n")
+        _say(Path(root), job, text)
 
     try:
         unit = UnitRun(settings, job.unit, Path(root), say)
@@ -265,3 +265,10 @@ def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
         say(f"{FAILED.removeprefix(': ')}{type(error).__name__}: {' '.join(str(error).split())}")
         raise
     say(f"done in {time.monotonic() - begun:.0f} s")
+
+
+def _say(root: Path, job: Job, text: str) -> None:
+    log = root / job.unit.folder / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {job.arm or 'prepare'}: {text}\n")

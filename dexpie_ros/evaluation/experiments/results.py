@@ -16,7 +16,7 @@ import numpy as np
 from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.evaluation.errors import EvaluationError
 from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
-from dexpie_ros.evaluation.experiments.unit import load_rollouts
+from dexpie_ros.evaluation.experiments.unit import judged
 from dexpie_ros.evaluation.statistics import (
     Interval,
     McNemar,
@@ -159,9 +159,7 @@ def load_found(settings: ExperimentConfig, root: str | Path) -> Found:
     for unit in settings.units():
         limits[unit.cell] = settings.setup(unit).limit_s
         for arm in settings.arms_of(unit):
-            path = folder / unit.folder / "evaluation" / f"{arm}.json"
-            rollouts = load_rollouts(path)["rollouts"] if path.is_file() else []
-            by_seed = {r.seed: r for r in rollouts}
+            by_seed = {r.seed: r for r in judged(folder / unit.folder, arm)}
             there = sum(seed in by_seed for seed in wanted)
             if there < len(wanted):
                 missing.append(f"{unit.folder} {arm}" + f" ({there} starts)" * bool(there))

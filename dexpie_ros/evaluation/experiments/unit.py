@@ -41,8 +41,8 @@ from dexpie_ros.evaluation.experiments.settings import (
     Unit,
     laboratory,
 )
-from dexpie_ros.policy.policy import Policy
-from dexpie_ros.simulation.lockstep import LockstepRunner, Rollout, Task
+from dexpie_ros.policy.policy import Policy, saved_id
+from dexpie_ros.simulation.lockstep import DECLARED_STEPS, LockstepRunner, Rollout, Task
 from dexpie_ros.training.train import train_actor
 
 Say = Callable[[str], None]
@@ -161,7 +161,7 @@ class UnitRun:
                             runner = LockstepRunner(lab, policy)
                         info = self._record(runner, task)
                     recorded += 1
-                    failed_step = 0 if info.outcome == "success" else self._steps(task.episode_id)
+                    failed_step = 0 if info.outcome == "success" else self._failed(task.episode_id)
         finally:
             if runner is not None:
                 runner.close()
@@ -187,9 +187,10 @@ class UnitRun:
             return None
         return content.info if content is not None and content.status == "finished" else None
 
-    def _steps(self, episode_id: str) -> int:
+    def _failed(self, episode_id: str) -> int:
+        """The step at which an episode failed or was given up, which its end declares."""
         content = read_episode_file(self.folder / "episodes" / episode_id)
-        return content.steps if content is not None else -1
+        return max(1, content.steps - DECLARED_STEPS) if content is not None else -1
 
     def _episodes(self) -> list[Episode]:
         """What may be learned from: failed demonstrations are thrown away, as people do."""
@@ -258,6 +259,17 @@ def load_rollouts(path: Path) -> dict[str, Any]:
             f"{path}: no rollouts of this version ({error}); delete it to evaluate again"
         ) from None
     return content
+
+
+def judged(unit_folder: Path, arm: str) -> list[Rollout]:
+    """The rollouts of an arm's policy; none where there are none, or they are of another policy."""
+    path = unit_folder / "evaluation" / f"{arm}.json"
+    if not path.is_file():
+        return []
+    content = load_rollouts(path)
+    now = saved_id(unit_folder / "arms" / arm / "policy")
+    rollouts: list[Rollout] = content["rollouts"]
+    return rollouts if now in ("", content["policy_id"]) else []
 
 
 def _rollout(values: dict[str, Any]) -> Rollout:
