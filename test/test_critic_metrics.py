@@ -32,6 +32,19 @@ def test_target_is_centred_on_the_true_return_not_on_a_bin() -> None:
     assert float(row[102] / row[100]) == pytest.approx(math.exp(-2.0), rel=1e-3)
 
 
+def test_target_keeps_its_mean_at_the_ends_of_the_scale() -> None:
+    """A Gaussian of .02 that the end cuts off at a return of 0 has its mean at -.0144."""
+    centres = bin_centres(201)
+    values = torch.tensor([0.0, -0.001, -0.005, -0.01, -0.02, -0.06, -0.5, -0.99, -0.999, -1.0])
+    for sigma in (0.02, 0.005):
+        target = soft_targets(values, centres, sigma)
+        assert (target.sum(-1) - 1.0).abs().max() < 1e-5
+        assert ((target * centres).sum(-1) - values).abs().max() < 7e-4
+    # three deviations from the end it is as wide as was asked for
+    row = soft_targets(torch.tensor([-0.06]), centres, 0.02)[0]
+    assert float(row[192] / row[188]) == pytest.approx(math.exp(-0.5), rel=1e-3)
+
+
 def test_cross_entropy_by_hand() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
     assert float(cross_entropy(logits, torch.tensor([[1.0, 0.0, 0.0]]))) == pytest.approx(

@@ -105,6 +105,19 @@ def test_gae_by_hand() -> None:
     np.testing.assert_allclose(got, [0.0 - 0.05 - 0.2, -0.1 - 0.4, -0.8])
 
 
+@pytest.mark.parametrize("kind", ["n_step", "gae"])
+def test_what_a_person_does_after_a_takeover_is_no_advantage_of_the_policy(kind: str) -> None:
+    """L 100, margin: a step costs .005, a failure .5. The person's values (-.1) do not count."""
+    settings = of("margin", max_steps=100, hitl_aware=True)
+    episode = stream(8, True, [k >= 5 for k in range(8)], settings)
+    how = AdvantageConfig(kind=kind, window=3, gae_lambda=1.0)  # type: ignore[arg-type]
+    got = advantages([-0.6] * 5 + [-0.1] * 3, episode, how, settings)
+    # within the stream -.6 again, less three steps; from step 2 on the takeover, 5 - t steps ahead
+    expected = [-0.015, -0.015, *(0.6 - 0.5 - 0.005 * k for k in (3, 2, 1))]
+    np.testing.assert_allclose(got[:5], expected, atol=1e-12)
+    np.testing.assert_allclose(got[5:], [0.1 - 0.01, 0.1 - 0.005, 0.1], atol=1e-12)
+
+
 @given(
     values=st.lists(st.floats(-1.0, 0.0), min_size=1, max_size=30),
     window=st.integers(1, 40),

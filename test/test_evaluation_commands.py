@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from dexpie_ros import cli
-from dexpie_ros.config import ConfigError
+from dexpie_ros.config import ConfigError, save_yaml
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.episodes.labels import label_tags, read_labels
 from dexpie_ros.evaluation.commands import add_critic, add_experiment, add_label
+from dexpie_ros.evaluation.experiments.settings import ladder
 from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
 
 
@@ -107,6 +108,16 @@ def test_an_unknown_setting_is_refused(bags: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
     with pytest.raises(ConfigError, match="trails"):
         run("experiment", "ladder", "--output", str(tmp_path / "x"), "--set", "trails=2")
+
+
+def test_a_refused_experiment_leaves_the_page_of_the_other(tmp_path: Path) -> None:
+    words = ("experiment", "ladder", "--tasks", "A", "--seeds", "1", "--output", str(tmp_path))
+    save_yaml(ladder(tasks=["A"], seeds=1), tmp_path / "experiment.yaml")
+    (tmp_path / "results.json").write_text('{"kept": 1}')
+    with pytest.raises(ConfigError, match="another experiment"):
+        run(*words, "--set", "mess=0.5")
+    assert (tmp_path / "results.json").read_text() == '{"kept": 1}'
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_rounds_and_arms_by_command(tmp_path: Path) -> None:

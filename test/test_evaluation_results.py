@@ -5,14 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from policies import tiny_policy
 
 from dexpie_ros.config import ConfigError, save_yaml, write_json
 from dexpie_ros.evaluation.experiments.gains import gains, mean_gain, to_plain
-from dexpie_ros.evaluation.experiments.jobs import FAILED, Job, _claim, _work
+from dexpie_ros.evaluation.experiments.jobs import (
+    FAILED,
+    Job,
+    _claim,
+    _finished,
+    _work,
+    run_experiment,
+)
 from dexpie_ros.evaluation.experiments.page import write_page
 from dexpie_ros.evaluation.experiments.results import differences, load_found, select
 from dexpie_ros.evaluation.experiments.settings import (
@@ -35,9 +46,12 @@ def rollout(seed: int, success: bool, step: int = 100, cause: str = "timeout") -
     )  # fmt: skip
 
 
-def keep(root: Path, unit: Unit, arm: str, good: int, trials: int = 10, step: int = 100) -> None:
+def keep(
+    root: Path, unit: Unit, arm: str, good: int, trials: int = 10, step: int = 100, name: str = ""
+) -> None:
     done = [rollout(EVALUATIONS + k, k < good, step) for k in range(trials)]
-    save_rollouts(root / unit.folder / "evaluation" / f"{arm}.json", f"{arm}-policy", done)
+    path = root / unit.folder / "evaluation" / f"{arm}.json"
+    save_rollouts(path, name or f"{arm}-policy", done)
 
 
 def page(config: ExperimentConfig, root: Path) -> tuple[str, dict[str, Any]]:
@@ -189,6 +203,47 @@ def test_results_of_several_commits_are_said_to_be_mixed(tmp_path: Path) -> None
     assert sorted(plain["commits"]) == sorted(["oldcommit", source.evaluated_at])
     assert "Learning curves" in text and "bc-policy" in text
     assert "cores" in plain["about"]["machine"]
+
+
+def test_an_evaluation_of_another_policy_counts_for_nothing(tmp_path: Path) -> None:
+    """The policy was trained again, and that run was broken off before its evaluation."""
+    config = dataclasses.replace(TINY, seeds=1, trials=10)
+    (unit,) = config.units()
+    keep(tmp_path, unit, "bc", 5)
+    policy = tiny_policy()
+    policy.save(tmp_path / unit.folder / "arms" / "bc" / "policy")
+    assert "ladder.A-retry.bc" not in page(config, tmp_path)[1]
+    assert _finished(config, [Job(unit, "bc")], tmp_path) == set()
+    keep(tmp_path, unit, "bc", 5, name=policy.policy_id)
+    assert page(config, tmp_path)[1]["ladder.A-retry.bc"]["success"] == 0.5
+    assert _finished(config, [Job(unit, "bc")], tmp_path) == {Job(unit, "bc")}
+
+
+def test_episodes_and_critics_of_another_commit_are_said_too(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, seeds=1, trials=10)
+    (unit,) = config.units()
+    keep(tmp_path, unit, "bc", 5)
+    about = {"hash": "feed", "provenance": {"commit": "oldcritic"}}
+    write_json(tmp_path / unit.folder / "critic-best" / "critic.json", about)
+    (source,) = load_sources(config, tmp_path)
+    assert source.prepared_at == ("oldcritic",)
+    assert "oldcritic" in mixture([source])
+
+
+def test_a_job_that_was_killed_is_named_ever_after(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, seeds=1, trials=1)
+
+    def kill() -> None:
+        while not (jobs := multiprocessing.active_children()):
+            time.sleep(0.01)
+        for job in jobs:
+            job.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert run_experiment(config, tmp_path, workers=1) == ("A-retry/main/seed-000 prepare",)
+    killer.join()
+    assert page(config, tmp_path)[1]["failed"][0].endswith("prepare: failed: ended by SIGKILL")
 
 
 def test_a_job_that_failed_is_named_ever_after(tmp_path: Path) -> None:

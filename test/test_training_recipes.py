@@ -123,7 +123,7 @@ def test_conditions(episodes):
     assert np.array_equal(recap.optimality, dexpie.optimality > 0.5)
     said = [line.split(":")[0] for line in recap.summary()]
     assert said == ["correction", "demonstration", "deployment", "left out"]
-    assert "deployment: 3 episodes (2 successful), 135 windows" in recap.summary()[2]
+    assert "deployment: 3 episodes (2 successful), 134 windows" in recap.summary()[2]
 
 
 def test_a_chunk_is_human_only_if_all_of_it_is(episodes):
@@ -173,6 +173,21 @@ def test_missing_or_stale_labels_are_refused(episodes):
     labels = {e.id: replace(labels_for(e), meta={}) for e in episodes}
     with pytest.raises(DatasetError, match="label it again"):
         build("recap", episodes, labels, SPEC, 24)
+
+
+def test_a_window_in_which_a_policy_ran_away_sets_no_scale():
+    shown, failed = reach(0, 150), reach(0, 150, "deployment", "failure")
+    far = failed.command_tcp.copy()
+    far[100, :3, 3] += 1.0  # in 24 windows; one of 200 may be left out
+    wild = replace(failed, command_tcp=far)
+    for episodes, beyond in (([shown] * 40 + [wild], 24), ([shown, wild], 1)):
+        found = build("dexpie", episodes, [labels_for(e) for e in episodes], SPEC, 24, max_lead=9)
+        assert found.beyond == beyond
+        assert len(found.windows) == len(found.optimality) == 150 * len(episodes) - beyond
+    alone = build("bc", [shown], None, SPEC, 24)
+    many = build("dexpie", [shown] * 40 + [wild], [labels_for(shown)] * 40 + [labels_for(wild)],
+                 SPEC, 24, max_lead=9)  # fmt: skip
+    assert many.windows.largest_position == alone.windows.largest_position
 
 
 def test_nothing_to_learn_from_is_said(episodes):

@@ -4,6 +4,7 @@ losses of every training, what the logs say of jobs that failed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexpie_ros import config as configs
+from dexpie_ros.episodes.episode import EpisodeError
+from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.evaluation.experiments.jobs import FAILED
 from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
 
@@ -33,6 +36,8 @@ class Source:
     evaluated_at: str
     data_sha256: str
     """Of the training windows."""
+    prepared_at: tuple[str, ...] = ()
+    """Commits that recorded the unit's episodes and trained its critics."""
 
 
 def load_sources(settings: ExperimentConfig, root: str | Path) -> list[Source]:
@@ -40,6 +45,7 @@ def load_sources(settings: ExperimentConfig, root: str | Path) -> list[Source]:
     out = []
     for unit in settings.units():
         folder = Path(root) / unit.folder
+        prepared = _prepared(folder)
         for arm in settings.arms_of(unit):
             path = folder / "evaluation" / f"{arm}.json"
             if not path.is_file():
@@ -55,14 +61,28 @@ def load_sources(settings: ExperimentConfig, root: str | Path) -> list[Source]:
                     str(run.get("provenance", {}).get("commit", "")),
                     str(content.get("provenance", {}).get("commit", "")),
                     str(run.get("data_sha256", "")),
+                    prepared,
                 )
             )
     return out
 
 
+def _prepared(folder: Path) -> tuple[str, ...]:
+    found = set()
+    for path in sorted(folder.glob("critic-*/critic.json")):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        found.add(str(about.get("provenance", {}).get("commit", "")))
+    for path in sorted(folder.glob("episodes/*/")):
+        with contextlib.suppress(EpisodeError):  # one that an interruption left half-way
+            content = read_episode_file(path)
+            found.add(content.info.software.get("commit", "") if content is not None else "")
+    return tuple(sorted(found - {""}))
+
+
 def commits(sources: Sequence[Source]) -> tuple[str, ...]:
     """All commits whose code took part, sorted; a fair comparison has one."""
-    return tuple(sorted({c for s in sources for c in (s.trained_at, s.evaluated_at) if c}))
+    found = {c for s in sources for c in (s.trained_at, s.evaluated_at, *s.prepared_at) if c}
+    return tuple(sorted(found))
 
 
 def mixture(sources: Sequence[Source]) -> str:
