@@ -239,7 +239,7 @@ def test_a_job_that_was_killed_is_named_ever_after(tmp_path: Path) -> None:
         for job in jobs:
             job.kill()
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     assert run_experiment(config, tmp_path, workers=1) == ("A-retry/main/seed-000 prepare",)
     killer.join()

@@ -29,6 +29,7 @@ from dexpie_ros.evaluation.experiments.settings import (
     staged_against_standard,
 )
 from dexpie_ros.evaluation.experiments.unit import UnitRun
+from dexpie_ros.simulation.lockstep import failed_step
 
 TINY = {
     "tasks": ["A"],
@@ -62,7 +63,7 @@ def test_every_way_to_collect(tmp_path: Path) -> None:
             run.prepare()
             # the operator is told when it failed, which is declared 0.2 s and a tick later
             for e in episodes(run.folder):
-                assert e.info.kind != "deployment" or run._failed(e.id) == len(e) - 6
+                assert e.info.kind != "deployment" or failed_step(e.path) == len(e) - 6
             for arm in ("bc", "dexpie"):
                 run.evaluate(arm)
         found = load_found(config, tmp_path / name)

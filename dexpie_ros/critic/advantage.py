@@ -71,16 +71,13 @@ def _gae(v: Array, rewards: Stream, settings: AdvantageConfig, returns: ReturnCo
     """sum_{l<N} lambda^l delta_{t+l} within the stream; the last delta holds the terminal reward."""
     now = np.arange(len(v))
     own = _last(rewards)
+    tail = _ending(v, rewards, (rewards.end - now).astype(np.float64), settings, returns)
+    ending = tail - (rewards.end - own) * returns.step_cost  # one more step before a takeover
     total = np.zeros(len(v))
     for step in range(settings.window):
         at = now + step
-        live = at <= own
         here = np.minimum(at, len(v) - 1)
         following = np.minimum(here + 1, len(v) - 1)
-        left = rewards.end - np.minimum(at, own)  # 1 before a takeover, 0 at an episode's end
-        tail = _ending(v, rewards, (rewards.end - now).astype(np.float64), settings, returns)
-        ending = tail - left * returns.step_cost - v[here]
-        going = v[following] - returns.step_cost - v[here]
-        delta = np.where(at >= own, ending, going)
-        total += np.where(live, settings.gae_lambda**step * delta, 0.0)
+        reached = np.where(at >= own, ending, v[following] - returns.step_cost)
+        total += np.where(at <= own, settings.gae_lambda**step * (reached - v[here]), 0.0)
     return total

@@ -23,7 +23,7 @@ from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.nodes.session_client import SessionClient
-from dexpie_ros.simulation.lockstep import DECLARED_STEPS, Task
+from dexpie_ros.simulation.lockstep import Task, failed_step
 from dexpie_ros.simulation.parallel import run_parallel
 
 Advance = Callable[[], None]
@@ -135,8 +135,7 @@ def _failed_step(folder: Path, task: Task, info: EpisodeInfo) -> int:
     """When the failure was there to be seen; -1 for a timeout, which is no moment."""
     if info.cause == "timeout":
         return -1
-    content = read_episode_file(folder / "episodes" / task.episode_id)
-    return -1 if content is None else max(0, content.steps - DECLARED_STEPS)
+    return failed_step(folder / "episodes" / task.episode_id)
 
 
 def _missing(folder: Path, tasks: Sequence[Task]) -> list[Task]:

@@ -133,9 +133,8 @@ class PolicyServer(ContractNode):
     def _start_inference(self) -> AsyncPolicy:
         p = self.parameters
         changes: dict[str, Any] = {"steps": p.steps} if p.steps else {}
-        changes |= {"beta": p.beta} if p.beta >= 0 else {}
-        changes |= {"optimality": p.optimality} if p.optimality >= 0 else {}
-        changes |= {"noise": p.noise} if p.noise >= 0 else {}
+        asked = {"beta": p.beta, "optimality": p.optimality, "noise": p.noise}
+        changes |= {name: value for name, value in asked.items() if value >= 0}
         settings = dataclasses.replace(self._policy.config.inference, **changes)
         return AsyncPolicy(self._policy, p.inference, settings)
 

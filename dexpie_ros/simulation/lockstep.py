@@ -21,6 +21,7 @@ from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
 from dexpie_ros.control.teleop import Teleop, TeleopConfig, make_retargeting
 from dexpie_ros.control.types import STEP_NS, Chunk, ControlStep, Mode, Observation
 from dexpie_ros.episodes.episode import EpisodeInfo, Kind
+from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.episodes.writer import EpisodeWriter, WriterConfig
 from dexpie_ros.messages import Messages, bag, serialize
 from dexpie_ros.policy.asynchronous import AsyncConfig, AsyncPolicy
@@ -37,8 +38,14 @@ from dexpie_ros.simulation.streams import encode_jpeg, state_messages
 
 TRACKER_WORLD = "tracker_world"
 
-DECLARED_STEPS = 6
+_DECLARED_STEPS = 6
 """Between a failure and the end of its episode: the operator declares it 0.2 s later."""
+
+
+def failed_step(directory: Path) -> int:
+    """When a recorded episode failed or was given up, which its end declares; -1: not recorded."""
+    content = read_episode_file(directory)
+    return -1 if content is None else max(0, content.steps - _DECLARED_STEPS)
 
 
 @config

@@ -31,7 +31,6 @@ PREPARE = ""
 """Stands for the preparation where an arm's name would stand."""
 FAILED = ": failed: "
 """Marks, in a unit's log.txt, jobs that ended by an error; the report names them ever after."""
-_KILLED = FAILED.removeprefix(": ") + "ended by "
 _LOCK = ".lock"
 
 
@@ -159,7 +158,7 @@ def _run(
                     queue.done.add(job)
                 else:
                     if ended.exitcode is not None and ended.exitcode < 0:  # it could not say so
-                        _say(folder, job, f"{_KILLED}{signal.Signals(-ended.exitcode).name}")
+                        _fail(folder, job, f"ended by {signal.Signals(-ended.exitcode).name}")
                     queue.failed.append(job)
                     queue.drop(job)
                 report()
@@ -262,9 +261,13 @@ def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
         else:
             unit.evaluate(job.arm)
     except Exception as error:
-        say(f"{FAILED.removeprefix(': ')}{type(error).__name__}: {' '.join(str(error).split())}")
+        _fail(Path(root), job, f"{type(error).__name__}: {' '.join(str(error).split())}")
         raise
     say(f"done in {time.monotonic() - begun:.0f} s")
+
+
+def _fail(root: Path, job: Job, why: str) -> None:
+    _say(root, job, FAILED.removeprefix(": ") + why)
 
 
 def _say(root: Path, job: Job, text: str) -> None:

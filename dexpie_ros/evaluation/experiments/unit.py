@@ -42,7 +42,7 @@ from dexpie_ros.evaluation.experiments.settings import (
     laboratory,
 )
 from dexpie_ros.policy.policy import Policy, saved_id
-from dexpie_ros.simulation.lockstep import DECLARED_STEPS, LockstepRunner, Rollout, Task
+from dexpie_ros.simulation.lockstep import LockstepRunner, Rollout, Task, failed_step
 from dexpie_ros.training.train import train_actor
 
 Say = Callable[[str], None]
@@ -87,11 +87,9 @@ class UnitRun:
         path = self.folder / "evaluation" / f"{arm}.json"
         seeds = [EVALUATIONS + k for k in range(self.settings.trials)]
         loaded = Policy.load(policy)
-        known = load_rollouts(path) if path.is_file() else None
-        if known is not None and known["policy_id"] == loaded.policy_id:
-            by_seed = {r.seed: r for r in known["rollouts"]}
-            if set(seeds) <= set(by_seed):
-                return [by_seed[s] for s in seeds]
+        by_seed = {r.seed: r for r in judged(self.folder, arm)}
+        if set(seeds) <= set(by_seed):
+            return [by_seed[s] for s in seeds]
         self.say(f"evaluate {arm}")
         runner = LockstepRunner(laboratory(self.settings, self.unit, "evaluation"), loaded)
         try:
@@ -144,13 +142,13 @@ class UnitRun:
         try:
             for k in range(wanted):
                 seed = first + k
-                failed_step = -1
+                failed, succeeded = -1, False
                 for kind in self._kinds():
-                    if recorded == wanted or (kind == "correction" and failed_step == 0):
+                    if recorded == wanted or succeeded:
                         break
                     task = Task(
                         kind, seed, pair_id=f"pair-{seed:09d}", policy_name=name,
-                        episode_id=f"{kind}-{seed:09d}", failed_step=failed_step,
+                        episode_id=f"{kind}-{seed:09d}", failed_step=failed,
                     )  # fmt: skip
                     info = self._finished(task.episode_id)
                     if info is None:
@@ -161,7 +159,9 @@ class UnitRun:
                             runner = LockstepRunner(lab, policy)
                         info = self._record(runner, task)
                     recorded += 1
-                    failed_step = 0 if info.outcome == "success" else self._failed(task.episode_id)
+                    succeeded = info.outcome == "success"
+                    if not succeeded:
+                        failed = failed_step(self.folder / "episodes" / task.episode_id)
         finally:
             if runner is not None:
                 runner.close()
@@ -186,11 +186,6 @@ class UnitRun:
         except EpisodeError:
             return None
         return content.info if content is not None and content.status == "finished" else None
-
-    def _failed(self, episode_id: str) -> int:
-        """The step at which an episode failed or was given up, which its end declares."""
-        content = read_episode_file(self.folder / "episodes" / episode_id)
-        return max(1, content.steps - DECLARED_STEPS) if content is not None else -1
 
     def _episodes(self) -> list[Episode]:
         """What may be learned from: failed demonstrations are thrown away, as people do."""
