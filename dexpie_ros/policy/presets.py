@@ -77,6 +77,8 @@ _CPU = PolicyConfig(
     ),
     diffusion=DiffusionConfig(prediction="sample"),
     prefix=PrefixConfig(kind="bent"),
+    # With sinusoids of 100 I every narrow band of I is a condition of its own, with few windows.
+    optimality=OptimalityConfig(scale=3.0),
     inference=InferenceSettings(noise=0.0),
 )
 

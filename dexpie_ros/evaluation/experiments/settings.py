@@ -22,7 +22,7 @@ Regime = Literal["terminal", "retry"]
 Collection = Literal["staged", "standard"]
 LabelSet = Literal["", "best", "paper"]
 
-DEMONSTRATIONS, DEPLOYMENTS, EVALUATIONS = 100_000, 20_000_000, 710_000_000
+DEMONSTRATIONS, DEPLOYMENTS, EVALUATIONS = 100_000, 20_000_000, 711_000_000
 """First seed of each purpose. Training seed k starts k * `SEED_STRIDE` further on for the first
 two; the starts of the evaluation are the same for every policy and every training seed."""
 SEED_STRIDE = 10_000
