@@ -17,12 +17,8 @@ from dexpie_ros.config import ConfigError, provenance
 from dexpie_ros.devices import commands as devices_commands
 from dexpie_ros.emulators.commands import add_parser as _add_emulate
 from dexpie_ros.episodes import commands as episodes_commands
-from dexpie_ros.evaluation.commands import (
-    add_critic,
-    add_critic_training,
-    add_experiment,
-    add_label,
-)
+from dexpie_ros.evaluation.commands import add_critic, add_critic_training, add_label
+from dexpie_ros.evaluation.experiment_commands import add_experiment
 from dexpie_ros.nodes import replay_commands
 from dexpie_ros.nodes.glove_listener import glove_of
 from dexpie_ros.nodes.jog import add_parser as _add_jog

@@ -12,7 +12,8 @@ from dexpie_ros.config import ConfigError, to_dict
 from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic import settings as critics
 from dexpie_ros.critic.returns import monte_carlo, stream
-from dexpie_ros.evaluation.experiments.jobs import PREPARE, Job, _all_jobs, _claim, _Queue
+from dexpie_ros.evaluation.experiments.folder import claim
+from dexpie_ros.evaluation.experiments.jobs import PREPARE, Job, _all_jobs, _Queue
 from dexpie_ros.evaluation.experiments.methods import (
     actor_config,
     check_arms,
@@ -123,13 +124,13 @@ def test_a_mistyped_override_is_found_before_the_work() -> None:
 
 
 def test_arms_and_rounds_may_be_added_to_a_folder(tmp_path: Path) -> None:
-    _claim(ladder(), tmp_path)
-    _claim(ladder(arms=ABLATIONS, rounds=2), tmp_path)
+    claim(ladder(), tmp_path)
+    claim(ladder(arms=ABLATIONS, rounds=2), tmp_path)
     with pytest.raises(ConfigError, match="differs in arms"):
-        _claim(ladder(), tmp_path)
+        claim(ladder(), tmp_path)
     changed = {**ABLATIONS, "dexpie_n12": {"recipe": "recap", "labels": "best"}}
     with pytest.raises(ConfigError, match="differs in arms"):
-        _claim(ladder(arms=changed), tmp_path)
+        claim(ladder(arms=changed), tmp_path)
 
 
 def test_rounds_have_seeds_of_their_own_and_wait_for_the_improved_policy() -> None:

@@ -19,7 +19,8 @@ from dexpie_ros import cli
 from dexpie_ros.config import ConfigError, save_yaml
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.episodes.labels import label_tags, read_labels
-from dexpie_ros.evaluation.commands import add_critic, add_experiment, add_label
+from dexpie_ros.evaluation.commands import add_critic, add_label
+from dexpie_ros.evaluation.experiment_commands import add_experiment
 from dexpie_ros.evaluation.experiments.settings import ladder
 from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
 

@@ -15,11 +15,11 @@ import pytest
 from policies import tiny_policy
 
 from dexpie_ros.config import ConfigError, save_yaml, write_json
+from dexpie_ros.evaluation.experiments.folder import claim
 from dexpie_ros.evaluation.experiments.gains import gains, mean_gain, to_plain
 from dexpie_ros.evaluation.experiments.jobs import (
     FAILED,
     Job,
-    _claim,
     _finished,
     _work,
     run_experiment,
@@ -34,7 +34,7 @@ from dexpie_ros.evaluation.experiments.settings import (
     ladder,
     staged_against_standard,
 )
-from dexpie_ros.evaluation.experiments.sources import load_sources, mixture
+from dexpie_ros.evaluation.experiments.sources import commits, load_sources, mixture
 from dexpie_ros.evaluation.experiments.unit import save_rollouts
 from dexpie_ros.simulation.lockstep import Rollout
 
@@ -190,9 +190,11 @@ def test_results_of_several_commits_are_said_to_be_mixed(tmp_path: Path) -> None
     run.write_text("data_sha256: abc\nprovenance: {commit: oldcommit}\n")
     (source,) = load_sources(config, tmp_path)
     assert (source.policy_id, source.data_sha256) == ("bc-policy", "abc")
-    assert "mix 2 commits" in mixture([source]) and "oldcommit" in mixture([source])
+    assert "mix 2 commits" in mixture(commits([source])) and "oldcommit" in mixture(
+        commits([source])
+    )
     run.write_text(f"data_sha256: abc\nprovenance: {{commit: {source.evaluated_at}}}\n")
-    assert mixture(load_sources(config, tmp_path)) == ""
+    assert mixture(commits(load_sources(config, tmp_path))) == ""
     write_json(tmp_path / unit.folder / "critic-best" / "critic.json", {"hash": "feed"})
     run.write_text("provenance: {commit: oldcommit}\n")
     losses = [{"step": 50 * k, "loss": 1.0 / k} for k in range(1, 5)]
@@ -227,7 +229,7 @@ def test_episodes_and_critics_of_another_commit_are_said_too(tmp_path: Path) -> 
     write_json(tmp_path / unit.folder / "critic-best" / "critic.json", about)
     (source,) = load_sources(config, tmp_path)
     assert source.prepared_at == ("oldcritic",)
-    assert "oldcritic" in mixture([source])
+    assert "oldcritic" in mixture(commits([source]))
 
 
 def test_a_job_that_was_killed_is_named_ever_after(tmp_path: Path) -> None:
@@ -261,14 +263,14 @@ def test_a_job_that_failed_is_named_ever_after(tmp_path: Path) -> None:
 
 def test_arms_may_be_added_to_a_folder_and_nothing_else_changed(tmp_path: Path) -> None:
     small = ladder(variants=[{"arms": ["bc", "dexpie"]}])
-    _claim(small, tmp_path)
-    _claim(dataclasses.replace(ladder(), seeds=3), tmp_path)
+    claim(small, tmp_path)
+    claim(dataclasses.replace(ladder(), seeds=3), tmp_path)
     with pytest.raises(ConfigError, match="differs in variants"):
-        _claim(small, tmp_path)
+        claim(small, tmp_path)
     with pytest.raises(ConfigError, match="differs in variants"):
-        _claim(ladder(variants=[{"collection": "standard"}]), tmp_path)
+        claim(ladder(variants=[{"collection": "standard"}]), tmp_path)
     with pytest.raises(ConfigError, match="differs in mess"):
-        _claim(ladder(mess=0.5), tmp_path)
+        claim(ladder(mess=0.5), tmp_path)
 
 
 def test_a_folder_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
@@ -276,10 +278,10 @@ def test_a_folder_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
     save_yaml(ladder(), path)
     lines = path.read_text().splitlines()
     path.write_text("\n".join(x for x in lines if not x.startswith("sync_delay_steps")))
-    _claim(ladder(), tmp_path)
+    claim(ladder(), tmp_path)
     path.write_text("\n".join(x for x in lines if not x.startswith("sync_delay_steps")))
     with pytest.raises(ConfigError, match="sync_delay_steps"):
-        _claim(ladder(sync_delay_steps=9), tmp_path)
+        claim(ladder(sync_delay_steps=9), tmp_path)
 
 
 def test_too_few_seeds_are_no_interval(tmp_path: Path) -> None:

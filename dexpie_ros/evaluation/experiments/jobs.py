@@ -7,22 +7,20 @@ more seeds, the same call goes on from what it finds.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from dexpie_ros import config as configs
+from dexpie_ros.evaluation.experiments.folder import LOCK, alone, claim
 from dexpie_ros.evaluation.experiments.methods import check_arms
 from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig, Unit
 from dexpie_ros.evaluation.experiments.unit import UnitRun, judged
@@ -31,7 +29,6 @@ PREPARE = ""
 """Stands for the preparation where an arm's name would stand."""
 FAILED = ": failed: "
 """Marks, in a unit's log.txt, jobs that ended by an error; the report names them ever after."""
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -114,8 +111,8 @@ def run_experiment(
     """
     folder = Path(root)
     check_arms(settings)
-    with _alone(folder):
-        _claim(settings, folder)
+    with alone(folder):
+        claim(settings, folder)
         return _run(settings, folder, workers, progress)
 
 
@@ -170,21 +167,6 @@ def _run(
     return tuple(job.name for job in queue.failed)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Refuses a folder in which a run is at work, or a job that outlived its run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _LOCK, "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise configs.ConfigError(
-                f"{folder}: another run is at work in this folder; wait for its end, or end it"
-            ) from None
-        fcntl.flock(stream, fcntl.LOCK_SH)  # every job holds it as well
-        yield
-
-
 def _all_jobs(settings: ExperimentConfig) -> list[Job]:
     out = []
     for unit in settings.units():
@@ -207,44 +189,9 @@ def _finished(settings: ExperimentConfig, jobs: list[Job], folder: Path) -> set[
     return out | {job for job in jobs if job.arm == PREPARE and job.unit in whole}
 
 
-_GROWING = ("seeds", "trials", "tasks", "regimes", "rounds")
-"""What may be more (or less) in a later call on the same folder."""
-
-
-def _claim(settings: ExperimentConfig, folder: Path) -> None:
-    path = folder / "experiment.yaml"
-    now = configs.to_dict(settings)
-    if path.is_file():
-        # A setting that did not exist when the folder was begun had its default.
-        before = {**configs.to_dict(ExperimentConfig()), **configs.read_yaml(path)}
-        other = [key for key in now if key not in _GROWING and before[key] != now[key]]
-        if "variants" in other and _more_arms(before["variants"], now["variants"]):
-            other.remove("variants")
-        if "arms" in other and {**now["arms"], **dict(before["arms"] or {})} == now["arms"]:
-            other.remove("arms")
-        if other:
-            raise configs.ConfigError(
-                f"{path}: another experiment (differs in {', '.join(other)}); choose another "
-                "folder, or delete this one"
-            )
-    configs.save_yaml(settings, path)
-
-
-def _more_arms(before: Any, now: list[dict[str, Any]]) -> bool:
-    """Whether the variants are the same but for arms that were added."""
-    if not isinstance(before, list) or len(before) != len(now):
-        return False
-    return all(
-        isinstance(old, dict)
-        and {**old, "arms": ()} == {**new, "arms": ()}
-        and set(old.get("arms", ())) <= set(new["arms"])
-        for old, new in zip(before, now, strict=True)
-    )
-
-
 def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
     """One job, in a process of its own; what it says goes to ``log.txt`` of its unit."""
-    lock = open(Path(root) / _LOCK, "a")  # held as long as this process lives
+    lock = open(Path(root) / LOCK, "a")  # held as long as this process lives
     fcntl.flock(lock, fcntl.LOCK_SH)
     # The parent decides when to stop, by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -33,6 +33,7 @@ from dexpie_ros.evaluation.experiments.sources import (
     load_sources,
     mixture,
 )
+from dexpie_ros.evaluation.experiments.trials_file import read_trials, write_trials
 from dexpie_ros.evaluation.html import below, escape
 from dexpie_ros.evaluation.machine import machine
 from dexpie_ros.evaluation.statistics import Interval, success_curve
@@ -48,28 +49,38 @@ def write_page(
     command: str,
     date: str,
     failed: Sequence[str] = (),
+    added: Sequence[str | Path] = (),
 ) -> Path:
-    """Write ``results.json`` and ``report.html`` below ``root`` from what is there by now."""
+    """Write ``results.json``, ``trials.json`` and ``report.html`` below ``root`` from what is
+    there by now, and from the ``trials.json`` files ``added``.
+
+    Raises:
+        ConfigError: what was added does not belong here; nothing is written then.
+    """
     folder = Path(root)
-    found, sources = load_found(settings, folder), load_sources(settings, folder)
+    more = read_trials(settings, added)
+    found, sources = load_found(settings, folder, more.trials), load_sources(settings, folder)
+    made_at = tuple(sorted({*commits(sources), *more.commits}))
     about = {
         "date": date,
         "command": command,
         "machine": f"{machine()}, Python {platform.python_version()}",
         "preset": "cpu",
         **configs.provenance(),
+        **({"added": more.about} if added else {}),
     }
     content = {
         "about": about,
         **to_plain(settings, found.results),
         "missing": list(found.missing),
         "failed": [*failed, *failures(settings, folder)],
-        "commits": list(commits(sources)),
-        "mixed": mixture(sources),
+        "commits": list(made_at),
+        "mixed": mixture(made_at),
         "sources": [dataclasses.asdict(s) for s in sources],
     }
     write_json(folder / "results.json", content)
-    text = _render(settings, folder, found, sources, about, content["failed"])
+    write_trials(settings, found.results, made_at, folder / "trials.json")
+    text = _render(settings, folder, found, sources, content)
     write_atomic(folder / "report.html", text)
     return folder / "report.html"
 
@@ -79,17 +90,16 @@ def _render(
     folder: Path,
     found: Found,
     sources: Sequence[Source],
-    about: Mapping[str, str],
-    failed: Sequence[str],
+    content: Mapping[str, Any],
 ) -> str:
-    title, results = f"Experiment {settings.name}", found.results
+    title, results, about = f"Experiment {settings.name}", found.results, content["about"]
     head = f"<header><h1>{escape(title)}</h1><p>{escape(about['date'])}</p></header>"
     body = [head, _targets(settings, results)]
-    if mixed := mixture(sources):
-        body.append(html.warning(mixed))
+    if content["mixed"]:
+        body.append(html.warning(content["mixed"]))
     if found.missing:
         body.append(html.warning(_missing(settings, found.missing)))
-    body += [html.warning(f"failed: {name}; see its log.txt") for name in failed]
+    body += [html.warning(f"failed: {name}; see its log.txt") for name in content["failed"]]
     for cell in dict.fromkeys(r.cell for r in results):
         kinds = [(v.name, k) for v in settings.variants for k in range(1, settings.rounds + 1)]
         for variant, k in kinds:

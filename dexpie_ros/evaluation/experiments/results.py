@@ -7,12 +7,13 @@ deployment and other networks. Everything here follows docs/protocol.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from dexpie_ros.config import ConfigError
 from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.evaluation.errors import EvaluationError
 from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
@@ -145,11 +146,19 @@ class Found:
     """Evaluations that are not there, or not with all starts; they count for nothing yet."""
 
 
-def load_found(settings: ExperimentConfig, root: str | Path) -> Found:
+def load_found(
+    settings: ExperimentConfig,
+    root: str | Path,
+    added: Mapping[tuple[str, str], tuple[Trial, ...]] | None = None,
+) -> Found:
     """Every arm with at least one seed that was tried on all of the config's starts.
 
     An evaluation with fewer starts (``--trials`` was raised since) is left out and named: arms
-    are compared on the same starts or not at all.
+    are compared on the same starts or not at all. ``added`` (`trials_file.read_trials`): trials
+    that ran elsewhere, by unit folder and arm.
+
+    Raises:
+        ConfigError: an evaluation is there and in ``added``, and they differ.
     """
     folder = Path(root)
     wanted = [EVALUATIONS + k for k in range(settings.trials)]
@@ -160,11 +169,18 @@ def load_found(settings: ExperimentConfig, root: str | Path) -> Found:
         limits[unit.cell] = settings.setup(unit).limit_s
         for arm in settings.arms_of(unit):
             by_seed = {r.seed: r for r in judged(folder / unit.folder, arm)}
-            there = sum(seed in by_seed for seed in wanted)
-            if there < len(wanted):
-                missing.append(f"{unit.folder} {arm}" + f" ({there} starts)" * bool(there))
+            trials = trials_of([by_seed[seed] for seed in wanted if seed in by_seed])
+            more = (added or {}).get((unit.folder, arm), ())[: len(wanted)]
+            if trials[: len(more)] != more[: len(trials)]:
+                raise ConfigError(
+                    f"{folder / unit.folder}: the evaluation of {arm} is another than the one that "
+                    "was added; leave one of them out"
+                )
+            trials = max(trials, more, key=len)
+            if len(trials) < len(wanted):
+                there = f" ({len(trials)} starts)" * bool(trials)
+                missing.append(f"{unit.folder} {arm}{there}")
                 continue
-            trials = trials_of([by_seed[seed] for seed in wanted])
             key = (unit.cell, unit.variant, arm, unit.round)
             found.setdefault(key, []).append((unit.seed, trials))
     results = tuple(

@@ -85,9 +85,8 @@ def commits(sources: Sequence[Source]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def mixture(sources: Sequence[Source]) -> str:
+def mixture(found: Sequence[str]) -> str:
     """A warning where results of several commits stand side by side, else empty."""
-    found = commits(sources)
     if len(found) < 2:
         return ""
     return (

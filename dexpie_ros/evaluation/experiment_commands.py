@@ -1,0 +1,162 @@
+"""`dexpie experiment ladder|async|staged|collision|vision`.
+
+:func:`add_experiment` hangs them into an argument parser. What takes long to import is imported by
+the command that needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dexpie_ros import config as configs
+from dexpie_ros.evaluation.commands import add_set, progress_line
+
+if TYPE_CHECKING:
+    from dexpie_ros.evaluation.experiments.jobs import Status
+
+EXPERIMENTS = {
+    "ladder": "every recipe on every task",
+    "async": "data collected with asynchronous against synchronous inference (task B)",
+    "staged": "staged against standard DAgger (task C)",
+}
+
+
+def add_experiment(groups: Any) -> None:
+    """Add the group ``experiment``."""
+    parser = groups.add_parser("experiment", help="put the paper's claims to the test")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="EXPERIMENT")
+    for name, text in EXPERIMENTS.items():
+        action = actions.add_parser(name, help=text)
+        action.add_argument("--tasks", default="", help="for instance A,B,C")
+        action.add_argument("--seeds", type=int, default=None, help="training seeds")
+        action.add_argument("--trials", type=int, default=None, help="held-out starts per policy")
+        action.add_argument("--rounds", type=int, default=None, help="of collection, default 1")
+        action.add_argument("--encoder", choices=("state",), default="state")
+        action.add_argument("--workers", type=int, default=0, help="default: one per core")
+        action.add_argument("--output", type=Path, default=None, help="default: outputs/<name>")
+        action.add_argument(
+            "--report-only", action="store_true", help="write the report from what is there"
+        )
+        action.add_argument(
+            "--add", type=Path, action="append", default=[], metavar="FILE",
+            help="trials.json of more seeds, for the report",
+        )  # fmt: skip
+        add_set(action)
+        action.set_defaults(run=_experiment)
+    collision = actions.add_parser("collision", help="a failure that the images cannot explain")
+    collision.add_argument("--episodes", type=int, default=80)
+    collision.add_argument("--plate", type=float, default=0.35, help="share of episodes with one")
+    collision.add_argument("--output", type=Path, default=Path("outputs/collision"))
+    add_set(collision)
+    collision.set_defaults(run=_collision)
+    vision = actions.add_parser("vision", help="a policy that sees images, beside two that do not")
+    vision.add_argument("--output", type=Path, default=Path("outputs/vision"))
+    add_set(vision)
+    vision.set_defaults(run=_vision)
+
+
+def _experiment(options: argparse.Namespace) -> int:
+    from dexpie_ros.evaluation.experiments import settings
+    from dexpie_ros.evaluation.experiments.jobs import run_experiment
+    from dexpie_ros.evaluation.experiments.page import write_page
+    from dexpie_ros.evaluation.experiments.trials_file import read_trials
+
+    make: dict[str, Callable[..., Any]] = {
+        "ladder": settings.ladder,
+        "async": settings.async_against_sync,
+        "staged": settings.staged_against_standard,
+    }
+    changes: dict[str, Any] = {}
+    if options.tasks:
+        changes["tasks"] = options.tasks.split(",")
+    for name in ("seeds", "trials", "rounds"):
+        if getattr(options, name) is not None:
+            changes[name] = getattr(options, name)
+    config = configs.overridden(make[options.action](**changes), options.set, "experiment")
+    folder = options.output or Path("outputs") / options.action
+    read_trials(config, options.add)  # an error now, not after hours of work
+    command = _command(options)
+    failed: tuple[str, ...] = ()
+    refused = False
+    # a batch system ends jobs by TERM: the workers must not go on without the one who leads them
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        if not options.report_only:
+            with progress_line() as say:
+                failed = run_experiment(
+                    config, folder, options.workers, lambda status: say(_status(status))
+                )
+    except configs.ConfigError:
+        refused = True  # the folder is another experiment's: its page stays what it is
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if not refused:
+            date = datetime.now(timezone.utc).isoformat(timespec="minutes")
+            print(write_page(config, folder, command, date, failed, options.add))
+    for name in failed:
+        print(f"failed: {name}; see its log.txt and the messages above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _collision(options: argparse.Namespace) -> int:
+    import torch
+
+    from dexpie_ros.critic.settings import best
+    from dexpie_ros.evaluation.experiments.collision import run_collision, write_page
+
+    torch.set_num_threads(1)
+    config = configs.overridden(best(400), options.set, "critic preset best")
+    result = run_collision(options.output, options.episodes, options.plate, config)
+    command = f"dexpie experiment collision --episodes {options.episodes} --plate {options.plate:g}"
+    date = datetime.now(timezone.utc).isoformat(timespec="minutes")
+    print(write_page(options.output, result, command, date))
+    return 0
+
+
+def _vision(options: argparse.Namespace) -> int:
+    import json
+
+    import torch
+
+    from dexpie_ros.evaluation.experiments.vision import VisionConfig, run_vision
+
+    torch.set_num_threads(1)
+    config = configs.overridden(VisionConfig(), options.set, "experiment vision")
+    with progress_line() as say:
+        content = run_vision(config, options.output, say)
+    for name, figures in content["policies"].items():
+        low, high = figures["interval"]
+        print(
+            f"{name:8} {figures['successes']}/{figures['n']} within {config.limit_s:g} s "
+            f"({100 * low:.1f} .. {100 * high:.1f} %), trained in {figures['train_s']:.0f} s"
+        )
+    print(json.dumps({"experiment": "vision", "figures": content["policies"]}))
+    return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = ["dexpie", "experiment", options.action]
+    for name in ("tasks", "seeds", "trials", "rounds"):
+        if getattr(options, name) not in (None, ""):
+            words += [f"--{name}", str(getattr(options, name))]
+    for override in options.set:
+        words += ["--set", override]
+    for path in options.add:
+        words += ["--add", str(path)]
+    return shlex.join(words)
+
+
+def _status(status: Status) -> str:
+    left = status.remaining_s
+    when = "" if left != left else f", {left / 60:.0f} min left"
+    running = ", ".join(status.running)
+    bad = f", {len(status.failed)} failed" if status.failed else ""
+    return f"{status.done}/{status.total} jobs{when}{bad}: {running}"

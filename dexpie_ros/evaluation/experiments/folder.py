@@ -1,0 +1,72 @@
+"""Whose folder it is: one experiment, one run at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dexpie_ros import config as configs
+from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
+
+LOCK = ".lock"
+_GROWING = ("seeds", "first_seed", "trials", "tasks", "regimes", "rounds")
+"""What may be more (or less) in another call of the same experiment."""
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Refuses a folder in which a run is at work, or a job that outlived its run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise configs.ConfigError(
+                f"{folder}: another run is at work in this folder; wait for its end, or end it"
+            ) from None
+        fcntl.flock(stream, fcntl.LOCK_SH)  # every job holds it as well
+        yield
+
+
+def claim(settings: ExperimentConfig, folder: Path) -> None:
+    """Keep the settings as ``folder/experiment.yaml``; a folder of another experiment is refused."""
+    path = folder / "experiment.yaml"
+    now = configs.to_dict(settings)
+    if path.is_file():
+        other = differing(configs.read_yaml(path), now)
+        if other:
+            raise configs.ConfigError(
+                f"{path}: another experiment (differs in {', '.join(other)}); choose another "
+                "folder, or delete this one"
+            )
+    configs.save_yaml(settings, path)
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that make ``now`` another experiment than ``before`` (both plain values).
+
+    More or fewer seeds, trials, tasks, regimes and rounds do not, nor do more arms.
+    """
+    # A setting that did not exist when the folder was begun had its default.
+    then = {**configs.to_dict(ExperimentConfig()), **before}
+    other = [key for key in now if key not in _GROWING and then[key] != now[key]]
+    if "variants" in other and _more_arms(then["variants"], now["variants"]):
+        other.remove("variants")
+    if "arms" in other and {**now["arms"], **dict(then["arms"] or {})} == now["arms"]:
+        other.remove("arms")
+    return other
+
+
+def _more_arms(before: Any, now: list[dict[str, Any]]) -> bool:
+    """Whether the variants are the same but for arms that were added."""
+    if not isinstance(before, list) or len(before) != len(now):
+        return False
+    return all(
+        isinstance(old, dict)
+        and {**old, "arms": ()} == {**new, "arms": ()}
+        and set(old.get("arms", ())) <= set(new["arms"])
+        for old, new in zip(before, now, strict=True)
+    )
