@@ -144,22 +144,6 @@ def test_a_damaged_entry_is_an_error_that_says_what_to_do(bag, tmp_path):
         cache.load(bag)
 
 
-def test_features_are_computed_once(bag, tmp_path):
-    cache = Cache(tmp_path / "cache", ONE)
-    episode = cache.load(bag)
-    calls = []
-
-    def encode(images):
-        calls.append(len(images))
-        return images.reshape(len(images), -1)[:, :5].astype(np.float32)
-
-    first = cache.features(episode, "front", "abc", encode, batch=8)
-    again = cache.features(episode, "front", "abc", encode)
-    assert calls == [8, 7] and first.shape == (15, 5)
-    assert np.array_equal(first, again)
-    assert np.array_equal(first, encode(np.stack([episode.images("front")[i] for i in range(15)])))
-
-
 def test_prune_keeps_what_is_needed(tmp_path):
     factories.write_collection(tmp_path / "bags", 3)
     collection = Collection(tmp_path / "bags")

@@ -11,9 +11,11 @@ from policies import tiny_policy
 
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.reader import read_episode
+from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.policy import Policy
+from dexpie_ros.policy.settings import EncoderConfig
 from dexpie_ros.simulation.attention import AttentionConfig
-from dexpie_ros.simulation.cell import CellConfig
+from dexpie_ros.simulation.cell import Cell, CellConfig
 from dexpie_ros.simulation.disturbances import DisturbanceConfig
 from dexpie_ros.simulation.lockstep import LockstepConfig, LockstepRunner, Rollout, Task
 from dexpie_ros.simulation.operator import OperatorConfig
@@ -84,3 +86,23 @@ def test_the_operator_knows_of_a_failure_what_the_task_says(policy: Policy, tmp_
     _, untold = played(tmp_path / "untold", [warned, blank], policy)
     assert "trigger forewarned" in told.notes
     assert "trigger forewarned" not in untold.notes
+
+
+def test_cameras_are_rendered_only_for_an_inference(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    cameras = ("front", "wrist")
+    sees = tiny_policy(
+        observation=ObservationSpec(parts=("tcp", "hand"), images=cameras),
+        encoder=EncoderConfig(arch="small_cnn", weights="random", image_size=32),
+    )
+    plain = Cell.render
+    monkeypatch.setattr(
+        Cell, "render", lambda self, name: (seen.append(name), plain(self, name))[1]
+    )
+    runner = LockstepRunner(laboratory(), sees)
+    try:
+        rollout = runner.run(Task("deployment", SEED))
+    finally:
+        runner.close()
+    assert len(rollout.latencies_ms) > 2
+    assert seen == list(cameras) * len(rollout.latencies_ms)

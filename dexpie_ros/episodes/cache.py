@@ -3,7 +3,6 @@
     <root>/<key>/entry.json               what it was made from, object names, events, problems
                  arrays.safetensors       every array of the episode
                  front.npy, wrist.npy     (T, 224, 224, 3) uint8, memory-mapped
-                 features/<id>/front.npy  (T, D) float32 of a frozen encoder, optional
 
 ``key`` is the hash of the bag's content (through its chunk checksums), of the alignment settings
 and of this format, so nothing can be stale: a changed bag or setting has another key. Description
@@ -29,7 +28,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -44,7 +42,6 @@ from dexpie_ros.episodes.picture_file import CachedImages, write_pictures
 from dexpie_ros.episodes.reader import assemble
 
 FORMAT = 2
-Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 Progress = Callable[[int, int, str], None]
 
 
@@ -128,36 +125,6 @@ class Cache:
             paths = [Path(path) for path in episodes]
         entries = self.build(paths, progress)
         return [_load(entry, path, self.settings) for entry, path in zip(entries, paths)]
-
-    def features(
-        self, episode: Episode, camera: str, encoder: str, encode: Encode, batch: int = 64
-    ) -> NDArray[np.float32]:
-        """(T, D) features of a frozen encoder, computed once.
-
-        ``encoder`` names it by content (a hash of its weights); ``encode`` maps images
-        (n, size, size, 3) to (n, D).
-        """
-        entry = self.root / self.key(episode.path)
-        path = entry / "features" / encoder / f"{camera}.npy"
-        if not path.is_file():
-            images = self.load(episode.path).images(camera)
-            size = self.settings.image_size
-            rows = [
-                np.asarray(
-                    encode(np.stack([images.shrunk(i, size) for i in range(a, min(a + batch, n))])),
-                    np.float32,
-                )
-                for n in (len(images),)
-                for a in range(0, n, batch)
-            ]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{camera}.{os.getpid()}.npy")
-            np.save(temporary, np.concatenate(rows), allow_pickle=False)
-            os.replace(temporary, path)
-        values: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-        if len(values) != len(episode):
-            raise EpisodeError(f"{path}: {len(values)} rows for {len(episode)} steps; delete it")
-        return values
 
     def prune(self, episodes: Collection) -> int:
         """Delete entries that none of ``episodes`` needs; gives their number."""

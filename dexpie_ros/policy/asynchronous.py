@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -89,9 +90,13 @@ class AsyncPolicy:
         self._last_ns: int | None = None
 
     def step(
-        self, step: ControlStep, observation: Observation, episode_seed: int | None = None
+        self,
+        step: ControlStep,
+        observation: Observation | Callable[[], Observation],
+        episode_seed: int | None = None,
     ) -> Chunk | None:
-        """The chunk that this tick asks for, or None. ``observation`` is this tick's.
+        """The chunk that this tick asks for, or None. ``observation`` is this tick's; where it
+        costs something (pictures to render), a function, called only when it is needed.
 
         Raises ObservationError where the observation lacks what the policy was trained on.
         """
@@ -105,7 +110,8 @@ class AsyncPolicy:
         prefix: tuple[Command, ...] = ()
         if self.config.mode == "async" and step.mode != Mode.HUMAN:
             prefix = step.upcoming[: self.config.max_delay]
-        chunk = self._infer(observation, step.time_ns, prefix)
+        seen = observation() if callable(observation) else observation
+        chunk = self._infer(seen, step.time_ns, prefix)
         self._asked_ns = self._last_ns = chunk.time_ns
         return chunk
 

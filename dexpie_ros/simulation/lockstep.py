@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,7 +210,7 @@ class _Run:
             self._notes.append(output.note)
         self._record_decision(now, output, follower, alignment, step)
         if self._policy is not None:
-            self._plan(step, Observation(now, robot, state.objects, self._images()))
+            self._plan(step, lambda: Observation(now, robot, state.objects, self._images()))
         return step
 
     def _images(self) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class _Run:
         wanted = self._policy.policy.config.observation.images
         return {camera: self._cell.render(camera) for camera in wanted}
 
-    def _plan(self, step: ControlStep, observation: Observation) -> None:
+    def _plan(self, step: ControlStep, observation: Callable[[], Observation]) -> None:
         assert self._policy is not None
         chunk = self._policy.step(step, observation)
         if chunk is None:
