@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8a8a8a")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8a8a8a", "#7B61C9")
+"""As many as a ladder has arms."""
 HUMAN, BLEND = "#E69F00", "#56B4E9"
 WIDE_IN, NARROW_IN = 6.6, 4.6
 """Widths of figures that stand alone and of those that share a row."""
