@@ -99,9 +99,16 @@ class ContractNode(Node):
         timer = self.create_timer(seconds, done, self._awaiting, clock)
         return future
 
-    async def call(self, client: Any, request: Any, timeout_s: float = 10.0) -> Any:
+    async def call(
+        self,
+        client: Any,
+        request: Any,
+        timeout_s: float = 10.0,
+        lost: Callable[[], str] = lambda: "",
+    ) -> Any:
         """Await a service from within a callback; TimeoutError names the service that is silent.
 
+        ``lost`` says while it is awaited why no answer will come, else "": TimeoutError says that.
         Never asked twice: a request that was only late would be carried out after what follows it.
         """
         waited = 0.0
@@ -112,9 +119,10 @@ class ContractNode(Node):
             waited += 0.05
         answer = client.call_async(request)
         while not answer.done():
-            if waited >= timeout_s:
+            why = lost() or (silence(client.srv_name, timeout_s) if waited >= timeout_s else "")
+            if why:
                 client.remove_pending_request(answer)
-                raise TimeoutError(silence(client.srv_name, timeout_s))
+                raise TimeoutError(why)
             await self.pause(0.01)
             waited += 0.01
         return answer.result()

@@ -24,6 +24,7 @@ from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.recording import ENDED_EARLY
 from dexpie_ros.episodes.session_history import session_history
 from dexpie_ros.nodes.base import OK, ContractNode, interface
+from dexpie_ros.nodes.home_watch import HomeWatch
 from dexpie_ros.nodes.session_guide import SessionGuide
 from dexpie_ros.runtime import declare_config, run_node
 
@@ -119,6 +120,7 @@ class Session(ContractNode):
         self.serve("/session/end_episode", self._serve_end)
         self._heard: dict[str, float] = {}
         self._recorder_said: deque[tuple[float, str]] = deque(maxlen=3)
+        self._home_watch = HomeWatch(SILENCE_S)
         self.subscribe("/diagnostics", self._on_diagnostics)
         self.report_diagnostics(self._diagnose)
         self._announce(IDLE)
@@ -244,7 +246,8 @@ class Session(ContractNode):
         """Move the robot home, before an episode."""
         request = interface("std_srvs/srv/Trigger").Request()
         try:
-            answer = await self.call(self._arbiter_home, request, HOMING_TIMEOUT_S)
+            lost = self._home_watch.asked()
+            answer = await self.call(self._arbiter_home, request, HOMING_TIMEOUT_S, lost)
         except TimeoutError as error:
             return False, str(error)
         return bool(answer.success), str(answer.message)
@@ -274,6 +277,8 @@ class Session(ContractNode):
             self._heard[status.name] = time.monotonic()
             if status.name == "recorder":
                 self._recorder_said.append((time.monotonic(), status.message))
+            elif status.name == SERVED_BY["intervention"]:
+                self._home_watch.hear(status)
 
     async def _ask(self, client: Any, request: Any) -> Any:
         """RuntimeError where it is refused, TimeoutError where nobody answers."""
