@@ -258,10 +258,10 @@ def before_after(
                 axes.plot([rate.low, rate.high], [position] * 2, color=colour, linewidth=1.6)
             axes.plot(
                 [r.value for r in rates], y, linestyle="none", marker="o", markersize=6.5,
-                markerfacecolor=fill, markeredgecolor=colour, label=who,
+                markerfacecolor=fill, markeredgecolor=colour, label=who, clip_on=False,
             )  # fmt: skip
         axes.set_yticks(at, names)
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=8)
         percent_axis(axes, label)
         axes.set_ylim(-0.6, len(names) - 0.4)
         figure.legend(loc="outside upper right", ncols=2, fontsize=9)

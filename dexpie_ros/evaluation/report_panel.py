@@ -7,7 +7,7 @@ import math
 from dexpie_ros.evaluation import html, plots
 from dexpie_ros.evaluation.gate import Decision
 from dexpie_ros.evaluation.html import below, escape
-from dexpie_ros.evaluation.panel import PanelResult, PanelRow, compare_panels
+from dexpie_ros.evaluation.panel import PanelChange, PanelResult, PanelRow, compare_panels
 from dexpie_ros.evaluation.statistics import Interval
 
 
@@ -39,8 +39,8 @@ def panel_section(before: PanelResult, after: PanelResult | None, gate: Decision
     text += '<div class="pair">'
     for measure, rows, first, second in drawings:
         drawn = plots.before_after(
-            rows, first, second, before.checkpoint, "" if after is None else after.checkpoint,
-            measure,
+            rows, first, second, f"before ({before.checkpoint})" if after else before.checkpoint,
+            "" if after is None else f"after ({after.checkpoint})", measure,
         )  # fmt: skip
         text += html.figure(drawn, f"{measure}; 95 % Wilson intervals.", measure)
     return text + "</div>"
@@ -63,25 +63,38 @@ def _gate(gate: Decision) -> str:
 
 
 def _table(before: PanelResult, after: PanelResult | None) -> str:
-    heads = ["condition", "starts"]
-    rows = [[escape(r.condition.replace("_", " ")), str(r.trials)] for r in before.rows]
-    for result in (before, *(() if after is None else (after,))):
-        heads += [
-            f"{what}, {result.checkpoint}" for what in ("success", "contact entry", "recovery")
-        ]
-        for row, first in zip(rows, before.rows, strict=True):
-            own = result.row(first.condition)
-            recovery = "" if own.recovery is None else _share(own.recovery)
-            row += [_share(own.success), _share(own.contact_entry), recovery]
-    if after is not None:
-        heads += ["difference of success (points)", "McNemar p"]
-        for row, change in zip(rows, compare_panels(before, after), strict=True):
-            d = change.success
-            row += [
-                f"{100 * d.value:+.0f}{below(f'[{100 * d.low:+.0f}, {100 * d.high:+.0f}]')}",
-                f"{change.test.p:.3f}",
-            ]
-    return html.table(heads, rows, range(1, len(heads)))
+    """One row per condition; each measure before and after stand side by side."""
+    heads, columns = ["condition", "starts"], [[str(r.trials) for r in before.rows]]
+    for what in ("success", "recovery", "contact"):
+        heads += [what] if after is None else [f"{what} before", "after"]
+        for result in (before,) if after is None else (before, after):
+            own = [result.row(r.condition) for r in before.rows]
+            columns.append([_measure(row, what) for row in own])
+        if what == "success" and after is not None:
+            heads.append("points")
+            columns.append([_change(c) for c in compare_panels(before, after)])
+    names = [escape(r.condition.replace("_", " ")) for r in before.rows]
+    rows = [list(row) for row in zip(names, *columns, strict=True)]
+    return _policies(before, after) + html.table(heads, rows, range(1, len(heads)))
+
+
+def _policies(before: PanelResult, after: PanelResult | None) -> str:
+    if after is None:
+        return f"<p>Policy <code>{escape(before.checkpoint)}</code>.</p>"
+    names = (f"<code>{escape(each.checkpoint)}</code>" for each in (before, after))
+    return "<p>Before: policy {}; after: {}.</p>".format(*names)
+
+
+def _measure(row: PanelRow, what: str) -> str:
+    if what == "recovery":
+        return "" if row.recovery is None else _share(row.recovery)
+    return _share(row.success if what == "success" else row.contact_entry)
+
+
+def _change(change: PanelChange) -> str:
+    d = change.success
+    text = f"{100 * d.value:+.0f}" + below(f"[{100 * d.low:+.0f}, {100 * d.high:+.0f}]")
+    return text.replace("-", "−") + below(f"p {change.test.p:.3f}")
 
 
 def _share(rate: Interval) -> str:
