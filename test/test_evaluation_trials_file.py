@@ -23,7 +23,9 @@ COUNTS = {"bc": [4, 5, 6, 5], "dexpie": [8, 9, 6, 7]}
 
 
 def page(config: Any, folder: Path, *added: Path) -> dict[str, Any]:
-    write_page(config, folder, "dexpie experiment ladder", "2026-01-02", added=added)
+    write_page(
+        config, folder, "dexpie experiment ladder", "2026-01-02", added=read_trials(config, added)
+    )
     content: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return content
 

@@ -81,7 +81,7 @@ def _experiment(options: argparse.Namespace) -> int:
             changes[name] = getattr(options, name)
     config = configs.overridden(make[options.action](**changes), options.set, "experiment")
     folder = options.output or Path("outputs") / options.action
-    read_trials(config, options.add)  # an error now, not after hours of work
+    added = read_trials(config, options.add)  # an error now, not after hours of work
     command = _command(options)
     failed: tuple[str, ...] = ()
     refused = False
@@ -100,7 +100,7 @@ def _experiment(options: argparse.Namespace) -> int:
         signal.signal(signal.SIGTERM, before)
         if not refused:
             date = datetime.now(timezone.utc).isoformat(timespec="minutes")
-            print(write_page(config, folder, command, date, failed, options.add))
+            print(write_page(config, folder, command, date, failed, added))
     for name in failed:
         print(f"failed: {name}; see its log.txt and the messages above", file=sys.stderr)
     return 1 if failed else 0

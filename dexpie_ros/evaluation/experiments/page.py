@@ -33,7 +33,7 @@ from dexpie_ros.evaluation.experiments.sources import (
     load_sources,
     mixture,
 )
-from dexpie_ros.evaluation.experiments.trials_file import read_trials, write_trials
+from dexpie_ros.evaluation.experiments.trials_file import NOTHING, Added, write_trials
 from dexpie_ros.evaluation.html import below, escape
 from dexpie_ros.evaluation.machine import machine
 from dexpie_ros.evaluation.statistics import Interval, success_curve
@@ -49,25 +49,24 @@ def write_page(
     command: str,
     date: str,
     failed: Sequence[str] = (),
-    added: Sequence[str | Path] = (),
+    added: Added = NOTHING,
 ) -> Path:
     """Write ``results.json``, ``trials.json`` and ``report.html`` below ``root`` from what is
-    there by now, and from the ``trials.json`` files ``added``.
+    there by now, and from what was ``added`` (`read_trials`).
 
     Raises:
-        ConfigError: what was added does not belong here; nothing is written then.
+        ConfigError: what was added contradicts what is there; nothing is written then.
     """
     folder = Path(root)
-    more = read_trials(settings, added)
-    found, sources = load_found(settings, folder, more.trials), load_sources(settings, folder)
-    made_at = tuple(sorted({*commits(sources), *more.commits}))
+    found, sources = load_found(settings, folder, added.trials), load_sources(settings, folder)
+    made_at = tuple(sorted({*commits(sources), *added.commits}))
     about = {
         "date": date,
         "command": command,
         "machine": f"{machine()}, Python {platform.python_version()}",
         "preset": "cpu",
         **configs.provenance(),
-        **({"added": more.about} if added else {}),
+        **({"added": added.about} if added.about else {}),
     }
     content = {
         "about": about,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -149,7 +150,7 @@ class Found:
 def load_found(
     settings: ExperimentConfig,
     root: str | Path,
-    added: Mapping[tuple[str, str], tuple[Trial, ...]] | None = None,
+    added: Mapping[tuple[str, str], tuple[Trial, ...]] = MappingProxyType({}),
 ) -> Found:
     """Every arm with at least one seed that was tried on all of the config's starts.
 
@@ -170,7 +171,7 @@ def load_found(
         for arm in settings.arms_of(unit):
             by_seed = {r.seed: r for r in judged(folder / unit.folder, arm)}
             trials = trials_of([by_seed[seed] for seed in wanted if seed in by_seed])
-            more = (added or {}).get((unit.folder, arm), ())[: len(wanted)]
+            more = added.get((unit.folder, arm), ())[: len(wanted)]
             if trials[: len(more)] != more[: len(trials)]:
                 raise ConfigError(
                     f"{folder / unit.folder}: the evaluation of {arm} is another than the one that "

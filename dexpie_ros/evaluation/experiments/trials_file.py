@@ -88,6 +88,9 @@ class Added:
     """For the report: which files, and what they hold."""
 
 
+NOTHING = Added({}, (), "")
+
+
 def write_trials(
     settings: ExperimentConfig,
     results: Sequence[ArmResult],
