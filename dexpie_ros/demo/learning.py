@@ -30,7 +30,7 @@ corrections are optimal where they succeeded."""
 
 
 def actor_settings(settings: DemoConfig, recipe: str) -> ActorConfig:
-    """The cpu preset; every recipe gets the same network, budget, data order and seed."""
+    """The cpu preset; every recipe gets the same network, budget and seed."""
     spec = ObservationSpec(parts=("tcp", "hand", "objects"), object_names=("bottle", "platform"))
     preset = actor_preset("cpu", recipe, spec)
     inference = replace(preset.policy.inference, beta=settings.beta)

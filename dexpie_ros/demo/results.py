@@ -90,7 +90,7 @@ def _description(settings: DemoConfig, findings: Findings) -> str:
         f"a critic made of it. Both policies then ran on the same {settings.evaluations} held-out "
         f"starts and disturbances. Of the {len(findings.episodes)} training episodes {live} were "
         f"recorded over the live ROS 2 graph, the others by the lockstep runner with the same "
-        f"control, operator and recording code. Both policies share network, data order, seed and "
+        f"control, operator and recording code. Both policies share network, seed and "
         f"number of training steps ({settings.iterations})."
     )
 
