@@ -189,6 +189,16 @@ def test_motion_features_add_columns() -> None:
     assert b[20, -12] == pytest.approx(5 * 0.004 / 0.05, rel=0.2)
 
 
+def test_contact_is_a_column_where_it_is_asked_for() -> None:
+    from dexpie_ros.critic.features import features
+
+    touched = dataclasses.replace(reach(1), contact=np.arange(len(reach(1))) > 30)
+    plain = FeatureConfig(object_names=("cup",))
+    a, b = features(touched, plain), features(touched, dataclasses.replace(plain, contact=True))
+    np.testing.assert_array_equal(b[:, :-1], a)
+    np.testing.assert_array_equal(b[:, -1], touched.contact)
+
+
 def test_config_is_strict() -> None:
     with pytest.raises(ValueError):
         CriticConfig(dropout=1.0)

@@ -12,8 +12,15 @@ from dexpie_ros.config import ConfigError, to_dict
 from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic import settings as critics
 from dexpie_ros.critic.returns import monte_carlo, stream
-from dexpie_ros.evaluation.experiments.folder import claim
-from dexpie_ros.evaluation.experiments.jobs import PREPARE, Job, _all_jobs, _Queue
+from dexpie_ros.evaluation.experiments.folder import claim, differing
+from dexpie_ros.evaluation.experiments.jobs import (
+    LABELS,
+    PREPARE,
+    Job,
+    _all_jobs,
+    _labels,
+    _Queue,
+)
 from dexpie_ros.evaluation.experiments.methods import (
     actor_config,
     check_arms,
@@ -23,6 +30,7 @@ from dexpie_ros.evaluation.experiments.methods import (
 from dexpie_ros.evaluation.experiments.settings import (
     ARMS,
     DEPLOYMENTS,
+    DEVELOPMENT,
     EVALUATIONS,
     ROUND_STRIDE,
     SEED_STRIDE,
@@ -30,6 +38,8 @@ from dexpie_ros.evaluation.experiments.settings import (
     Arm,
     ExperimentConfig,
     Unit,
+    evaluation_of,
+    laboratory,
     ladder,
     longest_steps,
 )
@@ -110,11 +120,35 @@ def test_an_arms_overrides_reach_its_own_settings_only() -> None:
         ({"x": {"recipe": "dexpie"}}, "need best or paper"),
         ({"x": {"recipe": "bc", "label": ["scoring.alpha=1"]}}, "change nothing"),
         ({"x": {"recipe": "sarsa"}}, "recipe"),
+        ({"x": {"recipe": "bc", "warm_start": True}}, "what the others start from"),
     ],
 )
 def test_impossible_arms_are_refused(arms: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ladder(arms=arms)
+
+
+def test_development_starts_are_none_that_count() -> None:
+    assert ladder().starts == range(EVALUATIONS, EVALUATIONS + 200)
+    assert ladder(first_start=DEVELOPMENT, trials=60).starts[-1] == DEVELOPMENT + 59
+    with pytest.raises(ConfigError, match="run into the starts that count"):
+        ladder(first_start=EVALUATIONS - 10, trials=60)
+    with pytest.raises(ConfigError, match="first_start"):
+        ladder(first_start=DEPLOYMENTS)
+    counted, other = to_dict(ladder()), to_dict(ladder(first_start=DEVELOPMENT))
+    assert differing(counted, other) == ["first_start"], "they share no folder"
+
+
+def test_arms_may_go_on_from_bc_and_plan_more_often() -> None:
+    arms = {"x": {"recipe": "hg_dagger", "warm_start": True, "execution_horizon": 10}}
+    config = ladder(arms=arms)
+    unit = config.units()[0]
+    assert actor_config(config, unit, "x", "there/policy").init_from == "there/policy"
+    assert actor_config(config, unit, "hg_dagger", "there/policy").init_from == ""
+    plain = evaluation_of(config, unit, "hg_dagger")
+    assert plain == laboratory(config, unit, "evaluation")
+    assert plain.inference.execution_horizon == 20
+    assert evaluation_of(config, unit, "x").inference.execution_horizon == 10
 
 
 def test_a_mistyped_override_is_found_before_the_work() -> None:
@@ -145,24 +179,44 @@ def test_rounds_have_seeds_of_their_own_and_wait_for_the_improved_policy() -> No
     jobs = _all_jobs(config)
     assert [j.name for j in jobs] == [
         "B-retry/main/seed-000 prepare",
+        "B-retry/main/seed-000 labels best",
         "B-retry/main/seed-000 bc",
         "B-retry/main/seed-000 dexpie",
         "B-retry/main/seed-000/round-2 prepare",
+        "B-retry/main/seed-000/round-2 labels best",
         "B-retry/main/seed-000/round-2 dexpie",
     ]
-    queue = _Queue(list(jobs))
+    best = Job(one, LABELS + "best")
+    queue = _Queue(list(jobs), labels=_labels(config))
     assert queue.take() == Job(one, PREPARE) and queue.take() is None
     queue.done.add(Job(one, PREPARE))
-    assert {queue.take(), queue.take()} == {Job(one, "bc"), Job(one, "dexpie")}
-    assert queue.take() is None
+    assert [queue.take(), queue.take(), queue.take()] == [best, Job(one, "bc"), None]
+    queue.done.add(best)
+    assert [queue.take(), queue.take()] == [Job(one, "dexpie"), None]
     queue.done.add(Job(one, "dexpie"))
     assert queue.take() == Job(two, PREPARE)
     # without the policy there is no second round, without the other arm there is
-    queue = _Queue(list(jobs))
+    queue = _Queue(list(jobs), labels=_labels(config))
     queue.drop(Job(one, "bc"))
     assert queue.waiting == jobs
     queue.drop(Job(one, "dexpie"))
+    assert queue.waiting == jobs[:4]
+    queue.drop(best)
     assert queue.waiting == jobs[:3]
+
+
+def test_labels_of_one_critic_wait_for_it_and_each_other_critic_is_a_job_of_its_own() -> None:
+    config = ladder(tasks=["A"], regimes=["retry"], seeds=1, arms=ABLATIONS)
+    (unit,) = config.units()
+    jobs = [job for job in _all_jobs(config) if job.arm.startswith(LABELS)]
+    tags = config.tags_of(unit)
+    n12, whole = config.method("dexpie_n12").tag, config.method("dexpie_whole").tag
+    assert list(tags) == ["best", "paper", n12, whole] and n12 != whole
+    assert [tags[t] for t in tags] == ["best", "paper", "best", whole]
+    needs = _Queue(jobs, labels=_labels(config)).needs
+    assert [needs(job).arm for job in jobs] == [PREPARE, PREPARE, LABELS + "best", PREPARE]
+    assert needs(Job(unit, "dexpie_n12")).arm == LABELS + n12
+    assert needs(Job(unit, "dexhil")).arm == PREPARE
 
 
 def test_a_config_survives_the_disk() -> None:

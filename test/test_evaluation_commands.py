@@ -133,6 +133,20 @@ def test_rounds_and_arms_by_command(tmp_path: Path) -> None:
     assert shlex.split(again)[-3:] == [few[1], "--set", arms] and "--rounds 2" in again
 
 
+def test_a_file_of_settings_comes_before_the_words(tmp_path: Path) -> None:
+    """config/knobs.yaml is the sweep that docs report; words on the command line have the last say."""
+    knobs = Path(__file__).parents[1] / "config" / "knobs.yaml"
+    words = ("--config", str(knobs), "--tasks", "A", "--set", "trials=2", "--report-only")
+    assert run("experiment", "ladder", *words, "--output", str(tmp_path)) == 0
+    begun = json.loads((tmp_path / "results.json").read_text())
+    assert all(name.startswith("A-retry/main/seed-102") for name in begun["missing"])
+    assert len(begun["missing"]) > 20 and "--config" in begun["about"]["command"]
+    assert "Development starts" in (tmp_path / "report.html").read_text()
+    (tmp_path / "x.yaml").write_text("tirals: 3")
+    with pytest.raises(ConfigError, match=r"x\.yaml.*trials"):
+        run("experiment", "ladder", "--config", str(tmp_path / "x.yaml"), "--report-only")
+
+
 def test_a_report_of_nothing_yet(tmp_path: Path) -> None:
     words = ("--tasks", "A", "--seeds", "1", "--trials", "2", "--output", str(tmp_path))
     assert run("experiment", "ladder", *words, "--report-only") == 0

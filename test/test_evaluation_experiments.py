@@ -33,6 +33,7 @@ from dexpie_ros.evaluation.experiments.settings import (
     ARMS,
     DEMONSTRATIONS,
     DEPLOYMENTS,
+    DEVELOPMENT,
     EVALUATIONS,
     SEED_STRIDE,
     ExperimentConfig,
@@ -202,14 +203,20 @@ def test_two_runs_are_not_at_work_in_one_folder(tmp_path: Path) -> None:
 def test_a_tiny_ladder_from_end_to_end(tmp_path: Path) -> None:
     config = ladder(
         tasks=["A"], regimes=["retry"], seeds=1, trials=1, iterations=3, mess=0.0,
-        demonstrations=2, trajectories=2, critic_epochs=1, variants=[{"arms": ["bc", "dexpie"]}],
+        demonstrations=2, trajectories=2, critic_epochs=1, first_start=DEVELOPMENT,
+        arms={"warm": {"recipe": "hg_dagger", "warm_start": True, "execution_horizon": 12}},
     )  # fmt: skip
     seen: list[Status] = []
     assert run_experiment(config, tmp_path, workers=2, progress=seen.append) == ()
-    assert seen[-1].done == seen[-1].total == 3
+    assert seen[-1].done == seen[-1].total == 1 + 2 + 9  # episodes, two sets of labels, arms
     results = load_results(config, tmp_path)
-    assert {r.arm for r in results} == {"bc", "dexpie"}
-    assert "Critics" in write_page(config, tmp_path, "x", "y").read_text()
+    assert {r.arm for r in results} == {*ARMS, "warm"}
+    assert {t.start for r in results for trials in r.trials for t in trials} == {str(DEVELOPMENT)}
+    page = write_page(config, tmp_path, "x", "y").read_text()
+    assert "Critics" in page and "none of the experiment" in page
+    (best, paper) = json.loads((tmp_path / "results.json").read_text())["critics"]
+    assert (best["labels"], paper["labels"]) == ("best", "paper")
+    assert {"demonstration", "auto_success"} & set(best["optimal"])
     # a second call finds everything, and a removed policy is noticed
     log = tmp_path / config.units()[0].folder / "log.txt"
     before = log.read_text()
@@ -219,7 +226,7 @@ def test_a_tiny_ladder_from_end_to_end(tmp_path: Path) -> None:
     assert _finished(config, _all_jobs(config), tmp_path) == set(_all_jobs(config))
     policy.unlink()
     left = set(_all_jobs(config)) - _finished(config, _all_jobs(config), tmp_path)
-    assert {job.arm for job in left} == {PREPARE, "dexpie"}
+    assert {job.arm for job in left} == {PREPARE, "labels best", "labels paper", "dexpie"}
 
 
 def test_vision_experiment_goes_all_the_way_and_keeps_what_is_there(tmp_path):

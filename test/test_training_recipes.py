@@ -92,6 +92,8 @@ def test_selection(episodes):
     assert numbers(select("bc", episodes)) == [0, 1]
     assert numbers(select("hg_dagger", episodes)) == [0, 1, 2, 3, 5]
     assert numbers(select("hg_fast", episodes)) == [0, 1, 2, 3]  # 30 and 60 of 30, 60, 70
+    assert numbers(select("hg_fast", episodes, 0.33)) == [0, 1, 3]
+    assert numbers(select("hg_fast", episodes, 1.0)) == [0, 1, 2, 3, 5]
     assert numbers(select("dexhil", episodes)) == [0, 1, 5]
     for recipe in ("recap", "dexpie"):
         assert numbers(select(recipe, episodes)) == [0, 1, 2, 3, 4, 5]
@@ -110,6 +112,9 @@ def test_dexhil_starts_at_the_last_intervention_and_gives_it_half_of_the_loss(ep
     assert corrected.sum() == 40
     assert data.weight[corrected].sum() == pytest.approx(data.weight[~corrected].sum())
     assert data.weight.mean() == pytest.approx(1.0)
+    less = build("dexhil", episodes, None, SPEC, 24, intervention_share=0.3)
+    assert less.weight[corrected].sum() == pytest.approx(0.3 * len(less.windows))
+    assert less.weight.mean() == pytest.approx(1.0)
 
 
 def test_conditions(episodes):

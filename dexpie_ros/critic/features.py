@@ -57,6 +57,8 @@ def features(
     columns: list[Array] = [np.asarray(spec.from_episode(episode), np.float64)]
     if settings.relations:
         columns.append(_relations(episode, settings.object_names))
+    if settings.contact:
+        columns.append(np.asarray(episode.contact, np.float64)[:, None])
     if settings.motion_steps:
         columns.append(_motion(episode, settings.object_names, settings.motion_steps))
     if settings.images:

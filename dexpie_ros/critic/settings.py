@@ -27,6 +27,8 @@ class FeatureConfig:
     relations: bool = True
     """Add distances, near-field and pair features: what a small network cannot learn from a few
     dozen episodes but needs in order to generalise between them."""
+    contact: bool = False
+    """Add whether the hand touches the task's object, which only a simulator knows."""
     images: tuple[str, ...] = ()
     """Cameras; their images go through ``encoder`` once and are kept as features."""
     encoder: EncoderConfig = EncoderConfig(trainable=False)

@@ -41,6 +41,7 @@ def add_experiment(groups: Any) -> None:
         action.add_argument("--encoder", choices=("state",), default="state")
         action.add_argument("--workers", type=int, default=0, help="default: one per core")
         action.add_argument("--output", type=Path, default=None, help="default: outputs/<name>")
+        action.add_argument("--config", type=Path, default=None, help="YAML with settings")
         action.add_argument(
             "--report-only", action="store_true", help="write the report from what is there"
         )
@@ -79,7 +80,14 @@ def _experiment(options: argparse.Namespace) -> int:
     for name in ("seeds", "trials", "rounds"):
         if getattr(options, name) is not None:
             changes[name] = getattr(options, name)
-    config = configs.overridden(make[options.action](**changes), options.set, "experiment")
+    values = configs.to_dict(make[options.action]())
+    if options.config is not None:
+        configs.merge(values, configs.read_yaml(options.config))
+    values.update(changes)
+    for override in options.set:
+        configs.set_override(values, override)
+    where = str(options.config or f"experiment {options.action}")
+    config = configs.from_dict(settings.ExperimentConfig, values, where)
     folder = options.output or Path("outputs") / options.action
     added = read_trials(config, options.add)  # an error now, not after hours of work
     command = _command(options)
@@ -144,7 +152,7 @@ def _vision(options: argparse.Namespace) -> int:
 
 def _command(options: argparse.Namespace) -> str:
     words = ["dexpie", "experiment", options.action]
-    for name in ("tasks", "seeds", "trials", "rounds"):
+    for name in ("config", "tasks", "seeds", "trials", "rounds"):
         if getattr(options, name) not in (None, ""):
             words += [f"--{name}", str(getattr(options, name))]
     for override in options.set:

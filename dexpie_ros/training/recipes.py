@@ -7,7 +7,7 @@ recipe        windows                                                           
 ============  =====================================================================  ==========
 `bc`          demonstrations                                                         none
 `hg_dagger`   demonstrations + successful post-training episodes                     none
-`hg_fast`     demonstrations + the shorter half of those                             none
+`hg_fast`     demonstrations + the shortest of those (half of them)                  none
 `recap`       everything judged                                                      binary
 `dexhil`      demonstrations + from the last intervention to completion, with half   none
               of the loss
@@ -20,6 +20,7 @@ verdict, demonstrations that failed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -54,8 +55,10 @@ CONDITIONS: dict[str, Literal["none", "binary", "continuous"]] = {
 }
 FAR = 0.005
 """At most this share of the windows is left out for reaching further than the demonstrations."""
+FAST_SHARE = 0.5
+"""Of the successful post-training episodes, the shortest: what `hg_fast` learns from."""
 INTERVENTION_SHARE = 0.5
-"""Of the loss, in `dexhil`."""
+"""Of the loss: what `dexhil` gives to the windows from the last intervention on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +108,20 @@ def build(
     skip_flagged: bool = True,
     max_lead: float = MAX_LEAD,
     weights: SourceWeights | None = None,
+    fast_share: float = FAST_SHARE,
+    intervention_share: float = INTERVENTION_SHARE,
 ) -> TrainingSet:
     """Select, cut and condition the windows of ``recipe``.
 
     ``labels`` by episode id, or in the order of ``episodes``; needed by `recap` and `dexpie`.
     ``human_share``: a chunk takes its human label where at least this share of it is human (paper:
-    all of it). ``weights`` of sources; windows of weight 0 are left out. Raises DatasetError where
+    all of it). ``weights`` of sources; windows of weight 0 are left out. ``fast_share`` is of
+    `hg_fast`, ``intervention_share`` of `dexhil`. Raises DatasetError where
     the recipe finds nothing or a label is missing.
     """
     if recipe not in RECIPES:
         raise DatasetError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")
-    chosen = select(recipe, episodes)
+    chosen = select(recipe, episodes, fast_share)
     parts = [
         episode_windows(e, spec, horizon, first_tick(recipe, e), skip_flagged, max_lead)
         for e in chosen
@@ -144,7 +150,7 @@ def build(
         windows, condition, drawn = windows.rows(kept), condition[kept], drawn[kept]
     weight = np.ones(len(windows))
     if recipe == "dexhil":
-        weight = _shared_weight(windows, chosen)
+        weight = _shared_weight(windows, chosen, intervention_share)
     sampling = None if np.ptp(drawn) == 0.0 else drawn
     return TrainingSet(windows, condition, weight, tuple(chosen), sampling, int((~near).sum()))
 
@@ -168,7 +174,9 @@ def _listed(weights: SourceWeights | None) -> str:
     return ", ".join(f"{k} {v:g}" for k, v in cfg.to_dict(weights or SourceWeights()).items())
 
 
-def select(recipe: str, episodes: Sequence[Episode]) -> list[Episode]:
+def select(
+    recipe: str, episodes: Sequence[Episode], fast_share: float = FAST_SHARE
+) -> list[Episode]:
     """The episodes that ``recipe`` learns from, in their order."""
     judged = [
         e
@@ -185,7 +193,7 @@ def select(recipe: str, episodes: Sequence[Episode]) -> list[Episode]:
     elif recipe in ("hg_dagger", "hg_fast"):
         later = [e for e in later if e.success]
         if recipe == "hg_fast":
-            later = _shorter_half(later)
+            later = _shortest(later, fast_share)
     elif recipe == "dexhil":
         later = [e for e in later if e.success and e.human.any()]
     kept = {id(e) for e in (*demos, *later)}
@@ -237,20 +245,20 @@ def chunk_optimality(
     return np.where(joined, human[windows.tick], value)
 
 
-def _shorter_half(episodes: list[Episode]) -> list[Episode]:
+def _shortest(episodes: list[Episode], share: float) -> list[Episode]:
     order = sorted(range(len(episodes)), key=lambda i: (len(episodes[i]), i))
-    kept = set(order[: (len(order) + 1) // 2])
+    kept = set(order[: math.ceil(share * len(order) - 1e-9)])
     return [e for i, e in enumerate(episodes) if i in kept]
 
 
-def _shared_weight(windows: Windows, episodes: Sequence[Episode]) -> Array:
-    """Weights of mean 1 that give the windows after interventions half of the loss."""
+def _shared_weight(windows: Windows, episodes: Sequence[Episode], wanted: float) -> Array:
+    """Weights of mean 1 that give the windows after interventions the share ``wanted`` of the loss."""
     corrected = [i for i, e in enumerate(episodes) if e.info.kind != "demonstration"]
     rows = np.isin(windows.episode, corrected)
     share = rows.mean()
     if share in (0.0, 1.0):
         return np.ones(len(windows))
-    ratio = np.where(rows, INTERVENTION_SHARE / share, (1 - INTERVENTION_SHARE) / (1 - share))
+    ratio = np.where(rows, wanted / share, (1 - wanted) / (1 - share))
     return np.asarray(ratio, np.float64)
 
 

@@ -36,7 +36,14 @@ from dexpie_ros.training.batches import (
 )
 from dexpie_ros.training.dataset import MAX_LEAD, DatasetError, arrays_hash, episodes_hash
 from dexpie_ros.training.loop import Loop, LoopConfig, Progress, Result
-from dexpie_ros.training.recipes import CONDITIONS, Recipe, TrainingSet, build
+from dexpie_ros.training.recipes import (
+    CONDITIONS,
+    FAST_SHARE,
+    INTERVENTION_SHARE,
+    Recipe,
+    TrainingSet,
+    build,
+)
 from dexpie_ros.training.sampling import SourceWeights
 
 CORRECTION_WEIGHT = 5.0
@@ -58,6 +65,11 @@ class DataConfig:
     """Standard deviation of noise on the normalised observation vector."""
     weights: SourceWeights = SourceWeights()
     """How often windows are drawn, by source."""
+    fast_share: Share = FAST_SHARE
+    """Recipe `hg_fast`: how many of the successful post-training episodes it learns from, the
+    shortest first."""
+    intervention_share: Share = INTERVENTION_SHARE
+    """Recipe `dexhil`: of the loss, what the windows from the last intervention on have."""
 
 
 @cfg.config
@@ -137,6 +149,8 @@ def train_actor(
         config.data.skip_flagged,
         config.data.max_lead,
         config.data.weights,
+        config.data.fast_share,
+        config.data.intervention_share,
     )
     lacking = missing_images(data.episodes, settings.observation.images)
     if lacking:

@@ -118,6 +118,7 @@ def to_plain(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[s
             "seeds": len(r.seeds),
             "interval": [success.low, success.high],
             "by_seed": [s.success.value for s in r.by_seed()],
+            "wilson_by_seed": [[s.success.low, s.success.high] for s in r.by_seed()],
             "median_s": pooled.median_s,
             "restricted_mean_s": mean.value,
             "restricted_mean_interval_s": [mean.low, mean.high],

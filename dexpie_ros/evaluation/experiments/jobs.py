@@ -1,7 +1,7 @@
 """Runs the units of an experiment on the cores there are: one process per job, one core each.
 
-A unit's preparation (data, BC, critics) comes first, then every arm is a job of its own. Nothing is
-shared but the disk, and every job does only what is not there yet: after an interruption, or with
+A unit's preparation (data, BC) comes first, then every set of labels with its critic and every arm
+is a job of its own. Nothing is shared but the disk, and every job does only what is not there yet: after an interruption, or with
 more seeds, the same call goes on from what it finds.
 """
 
@@ -22,18 +22,20 @@ import torch
 
 from dexpie_ros.evaluation.experiments.folder import LOCK, alone, claim
 from dexpie_ros.evaluation.experiments.methods import check_arms
-from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig, Unit
+from dexpie_ros.evaluation.experiments.settings import ExperimentConfig, Unit
 from dexpie_ros.evaluation.experiments.unit import UnitRun, judged
 
 PREPARE = ""
 """Stands for the preparation where an arm's name would stand."""
+LABELS = "labels "
+"""Begins, there, the name of a critic with its labels."""
 FAILED = ": failed: "
 """Marks, in a unit's log.txt, jobs that ended by an error; the report names them ever after."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """The preparation of a unit, or one of its arms."""
+    """The preparation of a unit, one set of its labels, or one of its arms."""
 
     unit: Unit
     arm: str
@@ -65,18 +67,28 @@ class _Queue:
     done: set[Job] = field(default_factory=set)
     failed: list[Job] = field(default_factory=list)
     improver: str = "dexpie"
+    labels: dict[Job, Job] = field(default_factory=dict)
+    """The labels that an arm needs, and those whose critic others use."""
 
     def needs(self, job: Job) -> Job | None:
-        """What must be done before: a unit's preparation; the policy that a later round deploys."""
+        """What must be done before: a unit's preparation, which its labels need as well; an arm's
+        labels; the policy that a later round deploys.
+        """
         if job.arm != PREPARE:
-            return Job(job.unit, PREPARE)
+            return self.labels.get(job, Job(job.unit, PREPARE))
         if job.unit.round == 1:
             return None
         return Job(replace(job.unit, round=job.unit.round - 1), self.improver)
 
     def take(self) -> Job | None:
-        """The next job whose preparation is done; arms before new units, so that seeds end."""
-        for job in sorted(self.waiting, key=lambda j: j.arm == PREPARE):
+        """The next job that nothing is missing for: labels, which arms wait for, then arms, then new
+        units, so that seeds end.
+        """
+
+        def turn(job: Job) -> int:
+            return 2 if job.arm == PREPARE else not job.arm.startswith(LABELS)
+
+        for job in sorted(self.waiting, key=turn):
             before = self.needs(job)
             if before is None or before in self.done:
                 self.waiting.remove(job)
@@ -121,7 +133,8 @@ def _run(
 ) -> tuple[str, ...]:
     jobs = _all_jobs(settings)
     over = _finished(settings, jobs, folder)
-    queue = _Queue([job for job in jobs if job not in over], over, improver=settings.improver)
+    waiting = [job for job in jobs if job not in over]
+    queue = _Queue(waiting, over, improver=settings.improver, labels=_labels(settings))
     count = workers or os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
     running: dict[BaseProcess, Job] = {}
@@ -171,22 +184,38 @@ def _all_jobs(settings: ExperimentConfig) -> list[Job]:
     out = []
     for unit in settings.units():
         out.append(Job(unit, PREPARE))
+        out += [Job(unit, LABELS + tag) for tag in settings.tags_of(unit)]
         out += [Job(unit, arm) for arm in settings.arms_of(unit)]
     return out
 
 
+def _labels(settings: ExperimentConfig) -> dict[Job, Job]:
+    """What each arm with a condition needs: its labels; and labels: those that bring their critic."""
+    out: dict[Job, Job] = {}
+    for unit in settings.units():
+        first: dict[str, Job] = {}
+        for tag, critic in settings.tags_of(unit).items():
+            job = Job(unit, LABELS + tag)
+            if first.setdefault(critic, job) != job:
+                out[job] = first[critic]
+        for arm in settings.arms_of(unit):
+            if settings.method(arm).labels:
+                out[Job(unit, arm)] = Job(unit, LABELS + settings.method(arm).tag)
+    return out
+
+
 def _finished(settings: ExperimentConfig, jobs: list[Job], folder: Path) -> set[Job]:
-    """Jobs whose results are there: arms with all starts, preparations with all arms."""
-    wanted = {EVALUATIONS + k for k in range(settings.trials)}
+    """Jobs whose results are there: arms with all starts, what they need with all arms of a unit."""
+    wanted = set(settings.starts)
     out: set[Job] = set()
-    for job in jobs:
+    arms = [job for job in jobs if job.arm in settings.arms_of(job.unit)]
+    for job in arms:
         where = folder / job.unit.folder
         policy = where / "arms" / job.arm / "policy" / "config.yaml"
-        if job.arm != PREPARE and policy.is_file():
-            if wanted <= {r.seed for r in judged(where, job.arm)}:
-                out.add(job)
-    whole = {job.unit for job in jobs} - {j.unit for j in jobs if j.arm != PREPARE and j not in out}
-    return out | {job for job in jobs if job.arm == PREPARE and job.unit in whole}
+        if policy.is_file() and wanted <= {r.seed for r in judged(where, job.arm)}:
+            out.add(job)
+    open_units = {job.unit for job in arms if job not in out}
+    return out | {job for job in jobs if job not in arms and job.unit not in open_units}
 
 
 def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
@@ -204,7 +233,9 @@ def _work(settings: ExperimentConfig, job: Job, root: str) -> None:
     try:
         unit = UnitRun(settings, job.unit, Path(root), say)
         if job.arm == PREPARE:
-            unit.prepare()
+            unit.collect()
+        elif job.arm.startswith(LABELS):
+            unit.label(job.arm.removeprefix(LABELS))
         else:
             unit.evaluate(job.arm)
     except Exception as error:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from dexpie_ros import config as configs
 from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic import settings as critics
 from dexpie_ros.critic.label import LabelConfig
 from dexpie_ros.critic.settings import CriticConfig
-from dexpie_ros.evaluation.experiments.settings import ExperimentConfig, Unit, longest_steps
+from dexpie_ros.evaluation.experiments.settings import (
+    ExperimentConfig,
+    Unit,
+    evaluation_of,
+    longest_steps,
+)
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.training.train import ActorConfig, actor_preset
 
@@ -31,8 +37,10 @@ def label_config(settings: ExperimentConfig, arm: str) -> LabelConfig:
     return configs.overridden(preset, method.label, f"arms.{arm}.label")
 
 
-def actor_config(settings: ExperimentConfig, unit: Unit, arm: str) -> ActorConfig:
-    """Of an arm's actor."""
+def actor_config(
+    settings: ExperimentConfig, unit: Unit, arm: str, bc: str | Path = "bc/policy"
+) -> ActorConfig:
+    """Of an arm's actor; ``bc`` is the policy that it may start from."""
     method = settings.method(arm)
     spec = ObservationSpec(
         parts=("tcp", "hand", "objects"), object_names=settings.setup(unit).object_names
@@ -41,6 +49,7 @@ def actor_config(settings: ExperimentConfig, unit: Unit, arm: str) -> ActorConfi
     inference = dataclasses.replace(preset.policy.inference, beta=method.beta)
     run = dataclasses.replace(
         preset,
+        init_from=str(bc) if method.warm_start else "",
         policy=dataclasses.replace(preset.policy, inference=inference),
         loop=dataclasses.replace(preset.loop, iterations=settings.iterations, seed=unit.seed),
     )
@@ -56,6 +65,7 @@ def check_arms(settings: ExperimentConfig) -> None:
     for unit in settings.units():
         for arm in settings.arms_of(unit):
             actor_config(settings, unit, arm)
+            evaluation_of(settings, unit, arm)
             if settings.method(arm).labels:
                 critic_config(settings, unit, arm)
                 label_config(settings, arm)

@@ -23,7 +23,7 @@ from dexpie_ros.evaluation.experiments.results import (
     differences,
     load_found,
 )
-from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
+from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
 from dexpie_ros.evaluation.experiments.sources import (
     Source,
     commits,
@@ -32,6 +32,7 @@ from dexpie_ros.evaluation.experiments.sources import (
     learning_curves,
     load_sources,
     mixture,
+    summary,
 )
 from dexpie_ros.evaluation.experiments.trials_file import NOTHING, Added, write_trials
 from dexpie_ros.evaluation.html import below, escape
@@ -75,6 +76,7 @@ def write_page(
         "failed": [*failed, *failures(settings, folder)],
         "commits": list(made_at),
         "mixed": mixture(made_at),
+        "critics": [summary(r) for r in critic_reports(settings, folder)],
         "sources": [dataclasses.asdict(s) for s in sources],
     }
     write_json(folder / "results.json", content)
@@ -94,6 +96,8 @@ def _render(
     title, results, about = f"Experiment {settings.name}", found.results, content["about"]
     head = f"<header><h1>{escape(title)}</h1><p>{escape(about['date'])}</p></header>"
     body = [head, _targets(settings, results)]
+    if settings.first_start != EVALUATIONS:
+        body.append(html.warning(_development(settings)))
     if content["mixed"]:
         body.append(html.warning(content["mixed"]))
     if found.missing:
@@ -118,6 +122,13 @@ def _render(
         "seeds. The analysis was fixed in docs/protocol.md before the runs.</p>"
     )
     return html.page(title, "\n".join(body))
+
+
+def _development(settings: ExperimentConfig) -> str:
+    return (
+        f"Development starts ({settings.first_start} on): these figures are for choosing settings, "
+        f"and are none of the experiment, whose starts are held out ({EVALUATIONS} on)"
+    )
 
 
 def _missing(settings: ExperimentConfig, missing: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from dexpie_ros.config import ConfigError
 from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.evaluation.errors import EvaluationError
-from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
+from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
 from dexpie_ros.evaluation.experiments.unit import judged
 from dexpie_ros.evaluation.statistics import (
     Interval,
@@ -162,7 +162,7 @@ def load_found(
         ConfigError: an evaluation is there and in ``added``, and they differ.
     """
     folder = Path(root)
-    wanted = [EVALUATIONS + k for k in range(settings.trials)]
+    wanted = settings.starts
     found: dict[tuple[str, str, str, int], list[tuple[int, tuple[Trial, ...]]]] = {}
     limits: dict[str, float] = {}
     missing = []
@@ -252,7 +252,7 @@ def select(
 
 CLAIMS = (("dexpie", "bc"), ("dexpie", "hg_dagger"), ("dexpie", "recap"), ("dexpie", "hg_fast"))
 """Comparisons with a claim attached (docs/protocol.md); all others are exploratory."""
-REFERENCES = ("bc", "hg_dagger", "hg_fast", "recap")
+REFERENCES = ("bc", "hg_dagger", "hg_fast", "recap", "dexhil")
 """Arms that every other arm is compared with."""
 
 

@@ -1,88 +1,32 @@
-"""What an experiment runs: tasks, arms, budgets, seeds that never meet."""
+"""What an experiment runs: tasks, budgets, seeds that never meet. Its arms: `arms.py`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import field, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from dexpie_ros.config import config, from_dict
+from dexpie_ros.evaluation.experiments.arms import ARMS, Arm
 from dexpie_ros.simulation.cell import CellConfig
 from dexpie_ros.simulation.lockstep import LockstepConfig
 from dexpie_ros.simulation.operator import OperatorConfig, longest_episode, with_role
 from dexpie_ros.simulation.skills import StyleConfig
-from dexpie_ros.training.recipes import Recipe
 
 Count = Annotated[int, Field(ge=1)]
 TaskKey = Literal["A", "B", "C"]
 Regime = Literal["terminal", "retry"]
 Collection = Literal["staged", "standard"]
-LabelSet = Literal["", "best", "paper"]
 
 DEMONSTRATIONS, DEPLOYMENTS, EVALUATIONS = 100_000, 20_000_000, 711_000_000
 """First seed of each purpose. Training seed k starts k * `SEED_STRIDE` further on for the first
 two; the starts of the evaluation are the same for every policy and every training seed."""
+DEVELOPMENT = 600_000_000
+"""From here to `EVALUATIONS` lie the starts on which settings may be tried."""
 SEED_STRIDE = 10_000
 ROUND_STRIDE = 20_000_000
 """Deployments of round r start (r - 1) * `ROUND_STRIDE` further on."""
-
-
-@config
-class Arm:
-    """One method: a recipe and the labels that it is conditioned on."""
-
-    recipe: Recipe
-    labels: LabelSet = ""
-    beta: Annotated[float, Field(ge=0.0)] = 1.5
-    """Guidance; used where the recipe has a condition."""
-    critic: tuple[str, ...] = ()
-    """``key=value`` on the critic's preset, for instance ``crossfit=0``: a critic of its own."""
-    label: tuple[str, ...] = ()
-    """On the labels' preset, for instance ``advantage.window=12``: labels of its own."""
-    actor: tuple[str, ...] = ()
-    """On the actor's settings, for instance ``data.human_share=0.5``."""
-
-    def __post_init__(self) -> None:
-        if (self.recipe in ("recap", "dexpie")) != bool(self.labels):
-            raise ValueError(
-                f"recipe {self.recipe} with labels {self.labels!r}: recap and dexpie need best or "
-                "paper, the others take none"
-            )
-        if (self.critic or self.label) and not self.labels:
-            raise ValueError(f"recipe {self.recipe} has no labels: critic and label change nothing")
-
-    @property
-    def critic_name(self) -> str:
-        """Arms with the same name share a critic."""
-        return _named(self.labels, self.critic)
-
-    @property
-    def tag(self) -> str:
-        """Arms with the same tag share labels."""
-        return _named(self.critic_name, self.label)
-
-
-def _named(name: str, overrides: tuple[str, ...]) -> str:
-    if not overrides:
-        return name
-    digest = hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()
-    return f"{name}-{digest[:8]}"
-
-
-ARMS: dict[str, Arm] = {
-    "bc": Arm("bc"),
-    "hg_dagger": Arm("hg_dagger"),
-    "hg_fast": Arm("hg_fast"),
-    "dexhil": Arm("dexhil"),
-    "recap": Arm("recap", "best"),
-    "dexpie": Arm("dexpie", "best"),
-    "recap_paper": Arm("recap", "paper", actor=("data.weights.intervention=1",)),
-    "dexpie_paper": Arm("dexpie", "paper", actor=("data.weights.intervention=1",)),
-}
-"""`..._paper`: critic, labels and sampling as the paper's text has them. Everything else is shared."""
 
 
 @config
@@ -147,6 +91,9 @@ class ExperimentConfig:
     seeds: Count = 12
     first_seed: Annotated[int, Field(ge=0)] = 0
     trials: Count = 200
+    first_start: Annotated[int, Field(ge=DEVELOPMENT, le=EVALUATIONS)] = EVALUATIONS
+    """Of the evaluation. A lower one for development, so that no start that counts is looked at
+    while settings are sought; the report says so then."""
     iterations: Count = 12000
     """Training steps of every actor, from scratch, batch 64."""
     mess: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
@@ -174,12 +121,22 @@ class ExperimentConfig:
         for name in self.arms:
             if name in ARMS or not name.replace("_", "").isalnum() or not name.isascii():
                 raise ValueError(f"arms.{name}: expected a new name of letters, digits and _")
+        if self.first_start < EVALUATIONS < self.first_start + self.trials:
+            raise ValueError(
+                f"first_start: {self.trials} trials from {self.first_start} on run into the starts "
+                f"that count ({EVALUATIONS} on); begin lower"
+            )
         for variant in self.variants:
             if self.rounds > 1 and self.improver not in (*variant.arms, *self.arms):
                 raise ValueError(
                     f"rounds: later ones deploy the policy of arm {self.improver}, which variant "
                     f"{variant.name} does not have; add it or set improver"
                 )
+
+    @property
+    def starts(self) -> range:
+        """Seeds of the evaluation, one for each trial."""
+        return range(self.first_start, self.first_start + self.trials)
 
     def method(self, arm: str) -> Arm:
         return {**ARMS, **self.arms}[arm]
@@ -188,6 +145,11 @@ class ExperimentConfig:
         """Names of the unit's arms. BC learns from demonstrations only: no round changes it."""
         names = (*self.variant(unit.variant).arms, *self.arms)
         return tuple(a for a in names if unit.round == 1 or self.method(a).recipe != "bc")
+
+    def tags_of(self, unit: Unit) -> dict[str, str]:
+        """The labels that the unit's arms need: tag -> name of the critic behind them."""
+        methods = [self.method(arm) for arm in self.arms_of(unit)]
+        return {m.tag: m.critic_name for m in methods if m.labels}
 
     def units(self) -> list[Unit]:
         """All units, seeds outermost: an interrupted run has whole seeds."""
@@ -260,6 +222,15 @@ def laboratory(settings: ExperimentConfig, unit: Unit, purpose: str) -> Lockstep
         inference=replace(plain.inference, mode="sync" if sync else "async"),
         inference_delay_steps=settings.sync_delay_steps if sync else settings.inference_delay_steps,
     )
+
+
+def evaluation_of(settings: ExperimentConfig, unit: Unit, arm: str) -> LockstepConfig:
+    """The laboratory in which an arm is evaluated: the same for all, but for what an arm asks."""
+    lab = laboratory(settings, unit, "evaluation")
+    horizon = settings.method(arm).execution_horizon
+    if not horizon:
+        return lab
+    return replace(lab, inference=replace(lab.inference, execution_horizon=horizon))
 
 
 def longest_steps(settings: ExperimentConfig, unit: Unit) -> int:

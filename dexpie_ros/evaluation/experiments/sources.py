@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,3 +160,29 @@ def critic_reports(settings: ExperimentConfig, root: str | Path) -> list[dict[st
                 }
             )
     return out
+
+
+def summary(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What results.json keeps of a critic report: means with their 95 % intervals over episodes."""
+    metrics = report["metrics"] or {}
+    held, seen = metrics.get("held_out"), metrics.get("in_sample")
+    return {
+        "unit": report["unit"],
+        "labels": report["labels"],
+        "held_out_explained_variance": held and _three(held["explained_variance"]),
+        "in_sample_explained_variance": seen and _three(seen["explained_variance"]),
+        "held_out_success_auroc": held and _three(held["success_auroc"]),
+        "auc": {e["event"]: [*_three(e["auc"]), e["ceiling"]] for e in report["events"]},
+        "auc_next_ten_steps": {
+            e["event"]: [*_three(e["auc"]), e["ceiling"]] for e in report["events_sharp"]
+        },
+        "optimal": {s["source"]: s["optimal"] for s in report["sources"]},
+        "advantage_quantiles": report["advantage_quantiles"],
+        "corrections": report["corrections"],
+        "failed_corrections": report["failed_corrections"],
+        "warnings": report["warnings"],
+    }
+
+
+def _three(interval: Mapping[str, Any]) -> list[Any]:
+    return [interval["value"], interval["low"], interval["high"]]

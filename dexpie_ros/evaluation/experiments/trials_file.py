@@ -18,11 +18,7 @@ from dexpie_ros import config as configs
 from dexpie_ros.config import ConfigError, config
 from dexpie_ros.evaluation.experiments.folder import differing
 from dexpie_ros.evaluation.experiments.results import STEP_S, ArmResult
-from dexpie_ros.evaluation.experiments.settings import (
-    EVALUATIONS,
-    ExperimentConfig,
-    Unit,
-)
+from dexpie_ros.evaluation.experiments.settings import ExperimentConfig, Unit
 from dexpie_ros.evaluation.statistics import Trial
 
 Count = Annotated[int, Field(ge=0)]
@@ -49,12 +45,12 @@ class Evaluation:
         if max([*failed, *self.untouched, -1]) >= len(self.steps):
             raise ValueError(f"{self.unit} {self.arm}: it has only {len(self.steps)} trials")
 
-    @property
-    def trials(self) -> tuple[Trial, ...]:
+    def trials(self, first_start: int) -> tuple[Trial, ...]:
+        """What statistics count."""
         causes = {k: cause for cause, each in self.failed.items() for k in each}
         return tuple(
             Trial(
-                start=str(EVALUATIONS + k),
+                start=str(first_start + k),
                 success=k not in causes,
                 time_s=steps * STEP_S,
                 cause=causes.get(k, ""),
@@ -104,7 +100,7 @@ def write_trials(
     head = {
         "format": 1,
         "experiment": configs.to_dict(settings),
-        "first_start": EVALUATIONS,
+        "first_start": settings.first_start,
         "commits": list(commits),
     }
     lines = [f'"{key}": {json.dumps(value)},\n' for key, value in head.items()]
@@ -142,6 +138,11 @@ def read_trials(settings: ExperimentConfig, paths: Sequence[str | Path]) -> Adde
     about = []
     for path in map(Path, paths):
         content = _read(path)
+        if content.first_start != settings.first_start:
+            raise ConfigError(
+                f"{path}: its starts begin at {content.first_start}, this report's at "
+                f"{settings.first_start}: they cannot be compared"
+            )
         if other := differing(content.experiment, configs.to_dict(settings)):
             raise ConfigError(
                 f"{path}: trials of another experiment (differs in {', '.join(other)})"
@@ -153,7 +154,8 @@ def read_trials(settings: ExperimentConfig, paths: Sequence[str | Path]) -> Adde
                     f"{path}: {each.unit} {each.arm} is no part of this report; choose --tasks, "
                     "--seeds and --set first_seed=..., regimes=... and rounds so that it is"
                 )
-            if trials.setdefault(key, each.trials) != each.trials:
+            own = each.trials(content.first_start)
+            if trials.setdefault(key, own) != own:
                 raise ConfigError(
                     f"{path}: {each.unit} {each.arm} has other trials in another file"
                 )
@@ -169,10 +171,4 @@ def _read(path: Path) -> TrialsFile:
         raise ConfigError(f"{path}: no trials.json of an experiment ({error})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: no trials.json of an experiment (expected an object)")
-    content = configs.from_dict(TrialsFile, values, str(path))
-    if content.first_start != EVALUATIONS:
-        raise ConfigError(
-            f"{path}: its starts begin at {content.first_start}, this version's at {EVALUATIONS}: "
-            "they cannot be compared"
-        )
-    return content
+    return configs.from_dict(TrialsFile, values, str(path))

@@ -34,11 +34,11 @@ from dexpie_ros.evaluation.experiments.methods import (
 from dexpie_ros.evaluation.experiments.settings import (
     DEMONSTRATIONS,
     DEPLOYMENTS,
-    EVALUATIONS,
     ROUND_STRIDE,
     SEED_STRIDE,
     ExperimentConfig,
     Unit,
+    evaluation_of,
     laboratory,
 )
 from dexpie_ros.policy.policy import Policy, saved_id
@@ -62,14 +62,22 @@ class UnitRun:
         self._offset = unit.seed * SEED_STRIDE
 
     def prepare(self) -> None:
-        """Demonstrations, BC, deployment, critics and labels: what all arms share."""
+        """What the arms learn from: episodes, and all labels."""
+        self.collect()
+        for tag in self.settings.tags_of(self.unit):
+            self.label(tag)
+
+    def collect(self) -> None:
+        """Demonstrations, BC, its deployment."""
         if self.unit.round == 1:
             self._demonstrate()
             self.train("bc")
         self._deploy()
-        for arm in self.settings.arms_of(self.unit):
-            if self.settings.method(arm).labels:
-                self._label(arm)
+
+    def label(self, tag: str) -> None:
+        """Critic and labels ``tag``; a critic that other labels have brought along is used again."""
+        arms = self.settings.arms_of(self.unit)
+        self._label(next(a for a in arms if self.settings.method(a).tag == tag))
 
     def train(self, arm: str) -> Path:
         """The arm's policy; BC before any deployment sees demonstrations only, as it always does."""
@@ -79,19 +87,21 @@ class UnitRun:
         self.say(f"train {arm}")
         episodes = self._episodes()
         labels = self._labels(arm, episodes) if self.settings.method(arm).labels else None
-        return train_actor(actor_config(self.settings, self.unit, arm), episodes, labels, target)
+        bc = self._rounds[0] / "arms" / "bc" / "policy"
+        config = actor_config(self.settings, self.unit, arm, bc)
+        return train_actor(config, episodes, labels, target)
 
     def evaluate(self, arm: str) -> list[Rollout]:
         """All held-out starts; kept whole or not at all."""
         policy = self.train(arm)
         path = self.folder / "evaluation" / f"{arm}.json"
-        seeds = [EVALUATIONS + k for k in range(self.settings.trials)]
+        seeds = self.settings.starts
         loaded = Policy.load(policy)
         by_seed = {r.seed: r for r in judged(self.folder, arm)}
         if set(seeds) <= set(by_seed):
             return [by_seed[s] for s in seeds]
         self.say(f"evaluate {arm}")
-        runner = LockstepRunner(laboratory(self.settings, self.unit, "evaluation"), loaded)
+        runner = LockstepRunner(evaluation_of(self.settings, self.unit, arm), loaded)
         try:
             rollouts = [runner.run(Task("evaluation", s, policy_name=arm)) for s in seeds]
         finally:
