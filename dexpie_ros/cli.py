@@ -143,7 +143,7 @@ def _run_doctor(options: argparse.Namespace) -> int:
 
 def _add_evaluate(groups: argparse._SubParsersAction) -> None:
     parser = groups.add_parser("evaluate", help="a policy on held-out starts, in lockstep")
-    parser.add_argument("policy", type=Path, help="directory of a policy")
+    parser.add_argument("policy", type=Path, help="directory of a policy; on a panel also: expert")
     parser.add_argument(
         "--demo", type=Path, default=None, help="take laboratory and starts of a demo run"
     )

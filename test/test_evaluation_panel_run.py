@@ -74,6 +74,18 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_expert_shows_what_a_panel_leaves_room_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "expert", "--panel", "--task", "A", "--trials", "1", "--workers", "1"]
+    assert cli.main([*words, "--output", str(tmp_path / "expert.json")]) == 0
+    assert "phase gate" not in capsys.readouterr().out
+    result = load_result(tmp_path / "expert.json", task_panel("A", trials=1))
+    assert result.checkpoint == "expert" and result.row("nominal").success.value == 1.0
+    assert result.row("drop").recovery is not None
+    assert "phase" not in (tmp_path / "expert.html").read_text()
+
+
 def test_the_panel_from_command_to_report(
     policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,8 @@
 """How fast the critic is: `dexpie bench critic`.
 
 ``critic_speedup``: training on cached image features against encoding the images again in every
-epoch, both run, on the same made-up episodes. Processor seconds of one core.
+epoch, on the same made-up episodes: one pass of encoding and all of the training are run, and the
+passes of the other epochs counted as that one. Processor seconds of one core.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from dexpie_ros.evaluation.report_data import ReportData, Reproduction
 from dexpie_ros.evaluation.statistics import Interval, successes_within
 from dexpie_ros.policy.policy import Policy
 from dexpie_ros.simulation.cell import CellConfig
-from dexpie_ros.simulation.lockstep import LockstepConfig, Rollout, Task, run_all
+from dexpie_ros.simulation.lockstep import Kind, LockstepConfig, Rollout, Task, run_all
 from dexpie_ros.simulation.parallel import run_parallel
 
 FIRST_SEED = 720_000_000
@@ -53,6 +53,8 @@ HELD_OUT = {
     "heavier": ("mass_scale=1.5",),
 }
 """Objects that no demonstration shows, as settings of the task."""
+EXPERT = Path("expert")
+"""In the place of a policy: the scripted expert at its best, who shows what a panel leaves room for."""
 
 Say = Callable[[str], None]
 
@@ -63,8 +65,9 @@ class PanelRun:
 
     result: PanelResult
     before: PanelResult | None
-    gate: Decision
-    """From the nominal condition of ``before``, or of ``result`` where there is no before."""
+    gate: Decision | None
+    """From the nominal condition of ``before``, or of ``result`` where there is no before; the
+    expert has none."""
     output: Path
     report: Path
 
@@ -79,8 +82,9 @@ def task_panel(task: TaskKey, regime: Regime = "retry", trials: int = 20) -> Pan
 
 
 def panel_laboratory(task: TaskKey, regime: Regime, condition: Condition) -> LockstepConfig:
-    """The evaluation laboratory of the experiments with one condition's overrides."""
-    lab = laboratory(ExperimentConfig(), Unit(task, regime, "main", 0), "evaluation")
+    """The evaluation laboratory of the experiments with one condition's overrides; its operator,
+    whom only the expert's own trials need, makes no mistakes of style."""
+    lab = laboratory(ExperimentConfig(mess=0.0), Unit(task, regime, "main", 0), "evaluation")
     values = configs.to_dict(lab.cell)
     for override in condition.overrides:
         configs.set_override(values, override)
@@ -112,36 +116,34 @@ def run_panel(
     command: str = "dexpie evaluate",
     say: Say | None = None,
 ) -> PanelRun:
-    """Run every condition, keep the trials as JSON and the report beside it.
+    """Run every condition, keep the trials as JSON and the report beside it. ``policy`` may be
+    `EXPERT`.
 
     Raises:
         ConfigError: another task's policy, or ``before`` is no result of this panel.
     """
     panel = task_panel(task, regime, trials)
-    loaded = Policy.load(policy)
-    known = set(TASKS[task, regime].object_names)
-    if unknown := set(loaded.config.observation.object_names) - known:
-        raise configs.ConfigError(
-            f"{policy}: observes {', '.join(sorted(unknown))}, which task {task} does not have; "
-            "choose the policy's own task with --task"
-        )
+    loaded = None if policy == EXPERT else _own_policy(policy, task, regime)
+    name = str(EXPERT) if loaded is None else loaded.policy_id
     earlier = load_result(before, panel) if before is not None else None
     found: list[PanelTrial] = []
     for condition in panel.conditions:
         if say is not None:
             say(f"{condition.name}: {condition.trials} starts")
         lab = panel_laboratory(task, regime, condition)
-        tasks = [Task("evaluation", seed) for seed in condition.seeds()]
+        kind: Kind = "demonstration" if loaded is None else "evaluation"
+        tasks = [Task(kind, seed) for seed in condition.seeds()]
         if workers == 1:
             rollouts = run_all(lab, tasks, None, loaded)
         else:
-            rollouts = run_parallel(lab, tasks, None, policy, workers)
+            rollouts = run_parallel(lab, tasks, None, policy if loaded else "", workers)
         found += panel_trials(condition, rollouts, panel.limit_s)
-    result = evaluate_panel(panel, loaded.policy_id, found)
-    path = output or Path("outputs") / "panel" / f"{task}-{regime}-{loaded.policy_id[:12]}.json"
+    result = evaluate_panel(panel, name, found)
+    path = output or Path("outputs") / "panel" / f"{task}-{regime}-{name[:12]}.json"
     save_result(path, result)
     nominal = (earlier or result).row("nominal")
-    gate = decide(nominal.success, nominal.contact_entry, GateConfig())
+    judged = (earlier or result).checkpoint != str(EXPERT)
+    gate = decide(nominal.success, nominal.contact_entry, GateConfig()) if judged else None
     data = ReportData(
         f"Evaluation panel, task {task}",
         task=panel.task,
@@ -158,6 +160,18 @@ def run_panel(
     return PanelRun(result, earlier, gate, path, write_report(path.with_suffix(".html"), data))
 
 
+def _own_policy(path: Path, task: TaskKey, regime: Regime) -> Policy:
+    """The policy of ``path``, which must be one of the task's."""
+    policy = Policy.load(path)
+    known = set(TASKS[task, regime].object_names)
+    if unknown := set(policy.config.observation.object_names) - known:
+        raise configs.ConfigError(
+            f"{path}: observes {', '.join(sorted(unknown))}, which task {task} does not have; "
+            "choose the policy's own task with --task"
+        )
+    return policy
+
+
 def show(run: PanelRun, console: Console) -> None:
     """The figures of a run, as a person reads them."""
     table = Table("condition", "starts", "success", "contact entry", "recovery")
@@ -170,8 +184,9 @@ def show(run: PanelRun, console: Console) -> None:
         table.add_row(*cells, recovery, *earlier)
     console.print(f"policy {run.result.checkpoint}, panel {run.result.panel}")
     console.print(table)
-    sure = "" if run.gate.certain else "; more trials could change that"
-    console.print(f"phase gate: {run.gate.phase} ({'; '.join(run.gate.reasons)}){sure}")
+    if run.gate is not None:
+        sure = "" if run.gate.certain else "; more trials could change that"
+        console.print(f"phase gate: {run.gate.phase} ({'; '.join(run.gate.reasons)}){sure}")
     console.print(f"{run.output}\n{run.report}", soft_wrap=True)
 
 
