@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from critic_data import mixture, reach
 
 from dexpie_ros.config import ConfigError
 from dexpie_ros.critic import settings as presets
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.measure import episode_returns
+from dexpie_ros.critic.network import ValueNetwork
 from dexpie_ros.critic.settings import CriticConfig, FeatureConfig
 from dexpie_ros.critic.train import split, train_critic
 
@@ -77,6 +79,19 @@ def test_a_critic_that_only_remembers_is_found_out() -> None:
 def test_same_seed_same_critic(critic: Critic) -> None:
     assert train_critic(QUICK, mixture()).hash == critic.hash
     assert train_critic(dataclasses.replace(QUICK, seed=1), mixture()).hash != critic.hash
+
+
+def test_critics_of_earlier_versions_keep_their_hash() -> None:
+    """A critic whose hash is another than the one that it was saved with is refused."""
+    settings = presets.best(max_steps=200)
+    network = ValueNetwork(3, settings)
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.fill_(0.25)
+    assert Critic(settings, [network], {"a": 0}).hash == "a17fab96552e992b"  # of 3223876
+    features = dataclasses.replace(settings.features, contact=True)
+    other = dataclasses.replace(settings, features=features)
+    assert Critic(other, [network], {"a": 0}).hash != "a17fab96552e992b"
 
 
 def test_each_episode_is_judged_by_the_network_that_did_not_see_it(critic: Critic) -> None:
@@ -197,6 +212,11 @@ def test_contact_is_a_column_where_it_is_asked_for() -> None:
     a, b = features(touched, plain), features(touched, dataclasses.replace(plain, contact=True))
     np.testing.assert_array_equal(b[:, :-1], a)
     np.testing.assert_array_equal(b[:, -1], touched.contact)
+    real = dataclasses.replace(
+        touched, object_names=(), objects=np.zeros((len(touched), 0, 7)), contact=touched.contact
+    )
+    with pytest.raises(ValueError, match="no simulator recorded"):
+        features(real, FeatureConfig(relations=False, contact=True))
 
 
 def test_config_is_strict() -> None:

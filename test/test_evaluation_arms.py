@@ -149,6 +149,14 @@ def test_arms_may_go_on_from_bc_and_plan_more_often() -> None:
     assert plain == laboratory(config, unit, "evaluation")
     assert plain.inference.execution_horizon == 20
     assert evaluation_of(config, unit, "x").inference.execution_horizon == 10
+    check_arms(config)
+    with pytest.raises(ConfigError, match=r"arms\.x\.execution_horizon = 21: at most 20"):
+        check_arms(ladder(arms={"x": {**arms["x"], "execution_horizon": 21}}))
+    before = to_dict(config)
+    del before["arms"]["x"]["warm_start"], before["arms"]["x"]["execution_horizon"]
+    plain = {"x": {"recipe": "hg_dagger"}}
+    assert differing(before, to_dict(ladder(arms=plain))) == [], "settings of newer versions"
+    assert differing(to_dict(config), to_dict(ladder(arms=plain))) == ["arms"]
 
 
 def test_a_mistyped_override_is_found_before_the_work() -> None:

@@ -141,7 +141,11 @@ def test_a_file_of_settings_comes_before_the_words(tmp_path: Path) -> None:
     begun = json.loads((tmp_path / "results.json").read_text())
     assert all(name.startswith("A-retry/main/seed-102") for name in begun["missing"])
     assert len(begun["missing"]) > 20 and "--config" in begun["about"]["command"]
+    assert begun["about"]["first_start"] == 600_000_000
+    assert "Development starts" in begun["about"]["development"]
     assert "Development starts" in (tmp_path / "report.html").read_text()
+    with pytest.raises(ConfigError, match="experiment ladder: trials"):
+        run("experiment", "ladder", *words, "--set", "trials=x", "--output", str(tmp_path))
     (tmp_path / "x.yaml").write_text("tirals: 3")
     with pytest.raises(ConfigError, match=r"x\.yaml.*trials"):
         run("experiment", "ladder", "--config", str(tmp_path / "x.yaml"), "--report-only")

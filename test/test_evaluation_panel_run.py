@@ -83,7 +83,8 @@ def test_the_expert_shows_what_a_panel_leaves_room_for(
     result = load_result(tmp_path / "expert.json", task_panel("A", trials=1))
     assert result.checkpoint == "expert" and result.row("nominal").success.value == 1.0
     assert result.row("drop").recovery is not None
-    assert "phase" not in (tmp_path / "expert.html").read_text()
+    text = (tmp_path / "expert.html").read_text()
+    assert "continue_bc" not in text and "rl_finetune" not in text
 
 
 def test_the_panel_from_command_to_report(

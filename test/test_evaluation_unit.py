@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from policies import tiny_policy
 
 from dexpie_ros import config as configs
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.labels import read_labels
+from dexpie_ros.evaluation.experiments import unit as unit_module
 from dexpie_ros.evaluation.experiments.gains import gains
 from dexpie_ros.evaluation.experiments.page import write_page
 from dexpie_ros.evaluation.experiments.results import load_found
@@ -29,7 +31,8 @@ from dexpie_ros.evaluation.experiments.settings import (
     staged_against_standard,
 )
 from dexpie_ros.evaluation.experiments.unit import UnitRun
-from dexpie_ros.simulation.lockstep import failed_step
+from dexpie_ros.policy.policy import Policy
+from dexpie_ros.simulation.lockstep import LockstepConfig, failed_step
 
 TINY = {
     "tasks": ["A"],
@@ -84,6 +87,24 @@ def test_every_way_to_collect(tmp_path: Path) -> None:
     assert one.info.seed == two.info.seed == DEPLOYMENTS
     n = min(len(one), len(two))
     assert not np.array_equal(one.command_tcp[:n], two.command_tcp[:n])
+
+
+def test_an_arm_is_evaluated_at_its_own_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Met(Exception):
+        pass
+
+    def runner(lab: LockstepConfig, policy: Policy) -> None:
+        raise Met(lab.inference.execution_horizon)
+
+    monkeypatch.setattr(unit_module, "LockstepRunner", runner)
+    config = ladder(**TINY, arms={"often": {"recipe": "hg_dagger", "execution_horizon": 10}})
+    run = UnitRun(config, config.units()[0], tmp_path, lambda text: None)
+    for arm, horizon in (("hg_dagger", "20"), ("often", "10")):
+        tiny_policy().save(run.folder / "arms" / arm / "policy")
+        with pytest.raises(Met, match=horizon):
+            run.evaluate(arm)
 
 
 @pytest.mark.slow

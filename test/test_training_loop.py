@@ -167,6 +167,14 @@ def test_a_run_may_start_from_another_policy(episodes, tmp_path):
     a, b = Policy.load(first), Policy.load(folder)
     assert a.normalizer.to_dict() == b.normalizer.to_dict()
     assert "started from" in (folder / "card.md").read_text()
+    # where that policy lies does not matter, which one it is does
+    first.parent.rename(tmp_path / "moved")
+    moved = replace(second, init_from=str(tmp_path / "moved" / "policy"))
+    train_actor(moved, episodes, labels, tmp_path / "dexpie")
+    reseeded = replace(config(), loop=replace(config().loop, seed=7))
+    first = train_actor(reseeded, episodes, None, tmp_path / "bc")
+    with pytest.raises(ConfigError, match="another policy to start from"):
+        train_actor(second, episodes, labels, tmp_path / "dexpie")
     other = replace(config("dexpie", denoiser=TINY_UNET), init_from=str(first))
     with pytest.raises(ConfigError, match="another network"):
         train_actor(other, episodes, labels, tmp_path / "no")

@@ -82,6 +82,8 @@ class Critic:
         settings = configs.to_dict(self.settings)
         if self.settings.align == AlignConfig():
             del settings["align"]  # critics of before there was a choice keep their hash
+        if not self.settings.features.contact:
+            del settings["features"]["contact"]
         described: list[Any] = [settings, sorted(self.folds.items())]
         if self.encode is not None:
             described.append([(self.encode.identity, 0)])

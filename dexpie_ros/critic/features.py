@@ -58,6 +58,11 @@ def features(
     if settings.relations:
         columns.append(_relations(episode, settings.object_names))
     if settings.contact:
+        if not episode.object_names:
+            raise CriticError(
+                f"{episode.path}: no simulator recorded whether the hand touches anything; set "
+                "features.contact=false"
+            )
         columns.append(np.asarray(episode.contact, np.float64)[:, None])
     if settings.motion_steps:
         columns.append(_motion(episode, settings.object_names, settings.motion_steps))

@@ -83,11 +83,11 @@ def _experiment(options: argparse.Namespace) -> int:
     values = configs.to_dict(make[options.action]())
     if options.config is not None:
         configs.merge(values, configs.read_yaml(options.config))
+        configs.from_dict(settings.ExperimentConfig, values, str(options.config))
     values.update(changes)
     for override in options.set:
         configs.set_override(values, override)
-    where = str(options.config or f"experiment {options.action}")
-    config = configs.from_dict(settings.ExperimentConfig, values, where)
+    config = configs.from_dict(settings.ExperimentConfig, values, f"experiment {options.action}")
     folder = options.output or Path("outputs") / options.action
     added = read_trials(config, options.add)  # an error now, not after hours of work
     command = _command(options)

@@ -83,7 +83,8 @@ def task_panel(task: TaskKey, regime: Regime = "retry", trials: int = 20) -> Pan
 
 def panel_laboratory(task: TaskKey, regime: Regime, condition: Condition) -> LockstepConfig:
     """The evaluation laboratory of the experiments with one condition's overrides; its operator,
-    whom only the expert's own trials need, makes no mistakes of style."""
+    whom only the expert's own trials need, makes no mistakes of style.
+    """
     lab = laboratory(ExperimentConfig(mess=0.0), Unit(task, regime, "main", 0), "evaluation")
     values = configs.to_dict(lab.cell)
     for override in condition.overrides:

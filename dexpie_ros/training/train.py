@@ -24,7 +24,7 @@ from dexpie_ros.policy.encoders import build_encoder
 from dexpie_ros.policy.files import remove_leftovers
 from dexpie_ros.policy.normalizer import Normalizer
 from dexpie_ros.policy.observation import ObservationSpec
-from dexpie_ros.policy.policy import Policy, default_card
+from dexpie_ros.policy.policy import Policy, default_card, saved_id
 from dexpie_ros.policy.presets import preset
 from dexpie_ros.policy.settings import PolicyConfig, Share
 from dexpie_ros.training.batches import (
@@ -252,6 +252,7 @@ _HASHES = {
     "data_sha256": "data",
     "labels_sha256": "labels (optimality or weight of a window)",
     "episodes_sha256": "episodes",
+    "init_policy": "policy to start from",
 }
 
 
@@ -263,6 +264,7 @@ def _describe(config: ActorConfig, data: TrainingSet) -> dict[str, Any]:
         "data_sha256": data.windows.content_hash(),
         "labels_sha256": arrays_hash(data.optimality, data.weight),
         "episodes_sha256": episodes_hash(data.episodes, pictures),
+        "init_policy": saved_id(config.init_from) if config.init_from else "",
         "windows": len(data.windows),
         "episodes": [e.id for e in data.episodes],
     }
@@ -277,6 +279,8 @@ def _claim(folder: Path, run: dict[str, Any]) -> None:
     before = cfg.read_yaml(path)
     # A setting that the run's version did not have yet had what is its default now.
     settings = cfg.from_dict(ActorConfig, before.get("config") or {}, f"{path}: config")
+    # Where the policy to start from lies does not matter, which one it is does.
+    settings = replace(settings, init_from=run["config"]["init_from"])
     different = ["config"] if cfg.to_dict(settings) != run["config"] else []
     different += [what for key, what in _HASHES.items() if before.get(key, run[key]) != run[key]]
     if different:

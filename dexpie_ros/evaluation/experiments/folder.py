@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dexpie_ros import config as configs
+from dexpie_ros.evaluation.experiments.arms import Arm
 from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
 
 LOCK = ".lock"
@@ -55,9 +56,17 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     other = [key for key in now if key not in _GROWING and then[key] != now[key]]
     if "variants" in other and _more_arms(then["variants"], now["variants"]):
         other.remove("variants")
-    if "arms" in other and {**now["arms"], **dict(then["arms"] or {})} == now["arms"]:
+    if "arms" in other and {**now["arms"], **_completed(then["arms"])} == now["arms"]:
         other.remove("arms")
     return other
+
+
+def _completed(arms: Any) -> dict[str, Any]:
+    """Arms with the defaults of settings that did not exist when they were written."""
+    return {
+        name: configs.to_dict(configs.from_dict(Arm, arm, f"arms.{name}"))
+        for name, arm in dict(arms or {}).items()
+    }
 
 
 def _more_arms(before: Any, now: list[dict[str, Any]]) -> bool:

@@ -64,8 +64,14 @@ def check_arms(settings: ExperimentConfig) -> None:
     """
     for unit in settings.units():
         for arm in settings.arms_of(unit):
-            actor_config(settings, unit, arm)
-            evaluation_of(settings, unit, arm)
+            actor = actor_config(settings, unit, arm)
+            planned = evaluation_of(settings, unit, arm).inference
+            most = actor.policy.action.horizon - planned.max_delay
+            if planned.execution_horizon > most:
+                raise configs.ConfigError(
+                    f"arms.{arm}.execution_horizon = {planned.execution_horizon}: at most {most}, "
+                    "the chunk's length less the longest delay"
+                )
             if settings.method(arm).labels:
                 critic_config(settings, unit, arm)
                 label_config(settings, arm)

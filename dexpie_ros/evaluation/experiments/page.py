@@ -67,8 +67,11 @@ def write_page(
         "machine": f"{machine()}, Python {platform.python_version()}",
         "preset": "cpu",
         **configs.provenance(),
+        "first_start": settings.first_start,
         **({"added": added.about} if added.about else {}),
     }
+    if settings.first_start != EVALUATIONS:
+        about["development"] = _development(settings)
     content = {
         "about": about,
         **to_plain(settings, found.results),
@@ -95,9 +98,10 @@ def _render(
 ) -> str:
     title, results, about = f"Experiment {settings.name}", found.results, content["about"]
     head = f"<header><h1>{escape(title)}</h1><p>{escape(about['date'])}</p></header>"
-    body = [head, _targets(settings, results)]
-    if settings.first_start != EVALUATIONS:
-        body.append(html.warning(_development(settings)))
+    body = [head]
+    if "development" in about:
+        body.append(html.warning(about["development"]))
+    body.append(_targets(settings, results))
     if content["mixed"]:
         body.append(html.warning(content["mixed"]))
     if found.missing:

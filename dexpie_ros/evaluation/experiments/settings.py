@@ -95,7 +95,7 @@ class ExperimentConfig:
     """Of the evaluation. A lower one for development, so that no start that counts is looked at
     while settings are sought; the report says so then."""
     iterations: Count = 12000
-    """Training steps of every actor, from scratch, batch 64."""
+    """Training steps of every actor, batch 64; from scratch, but in arms with a ``warm_start``."""
     mess: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """How untidy demonstrations are: pauses, detours, missed grasps, off-centre placements."""
     correction_mess: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
