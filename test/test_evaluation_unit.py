@@ -67,10 +67,10 @@ def test_every_way_to_collect(tmp_path: Path) -> None:
             # the operator is told when it failed, which is declared 0.2 s and a tick later
             for e in episodes(run.folder):
                 assert e.info.kind != "deployment" or failed_step(e.path) == len(e) - 6
-            for arm in ("bc", "dexpie"):
+            for arm in config.arms_of(unit):
                 run.evaluate(arm)
         found = load_found(config, tmp_path / name)
-        assert found.missing == () and len(found.results) == 4
+        assert found.missing == () and len(found.results) == 2 * 3
         assert gains(config, found.results) == {}, "their figures are of tasks B and C"
     # an untrained policy fails: staged restores its first start, standard watches two starts
     for variant in ("async/A-retry/async", "async/A-retry/sync", "staged/A-retry/staged"):

@@ -254,7 +254,7 @@ def ladder(**changes: object) -> ExperimentConfig:
 
 def async_against_sync(**changes: object) -> ExperimentConfig:
     """The same BC policy deployed both ways; DexPIE trained from either (paper, figure 6)."""
-    arms = ["bc", "dexpie"]
+    arms = ["bc", "dexpie", "dexpie_paper"]
     variants = [
         {"name": "async", "arms": arms},
         {"name": "sync", "inference": "sync", "arms": arms},
@@ -265,7 +265,7 @@ def async_against_sync(**changes: object) -> ExperimentConfig:
 
 def staged_against_standard(**changes: object) -> ExperimentConfig:
     """Staged against standard DAgger, the same number of episodes (paper, figure 8)."""
-    arms = ["bc", "dexpie"]
+    arms = ["bc", "dexpie", "dexpie_paper"]
     variants = [
         {"name": "staged", "arms": arms},
         {"name": "standard", "collection": "standard", "arms": arms},
