@@ -38,8 +38,13 @@ PANEL = Panel(
 
 
 def result(checkpoint: str, nominal: int, slip: int, hit: int = 8) -> PanelResult:
-    trials = [PanelTrial("nominal", 7000 + k, k < nominal, True, False, 5.0) for k in range(10)]
-    trials += [PanelTrial("slip", 7000 + k, k < slip, k < 9, k < hit, 6.0) for k in range(10)]
+    trials = [
+        PanelTrial("nominal", 7000 + k, k < nominal, True, False, 5.0, False) for k in range(10)
+    ]
+    trials += [
+        PanelTrial("slip", 7000 + k, k < slip, k < 9, k < hit, 6.0, late=k == slip)
+        for k in range(10)
+    ]
     return evaluate_panel(PANEL, checkpoint, trials)
 
 
@@ -48,8 +53,8 @@ def test_rows_by_hand() -> None:
     nominal, slip = got.row("nominal"), got.row("slip")
     assert nominal.success == wilson(6, 10) and nominal.recovery is None
     assert slip.contact_entry == wilson(9, 10)
-    # something went wrong in 8 trials, 3 of which still succeeded
-    assert slip.recovery == wilson(3, 8)
+    # something went wrong in 8 trials, 3 of which still succeeded and one after the limit
+    assert slip.success == wilson(3, 10) and slip.recovery == wilson(4, 8)
 
 
 def test_every_start_is_run_once() -> None:

@@ -50,7 +50,7 @@ def test_a_late_success_is_no_success() -> None:
         for step in (100, 300)
     ]
     got = panel_trials(condition, done, 8.7)
-    assert [t.success for t in got] == [True, False]
+    assert [(t.success, t.late) for t in got] == [(True, False), (False, True)]
     assert [(t.contact, t.disturbed, t.time_s) for t in got] == [
         (True, True, 4.0),
         (True, True, 12),

@@ -35,7 +35,7 @@ class Condition:
     overrides: tuple[str, ...] = ()
     """``key=value`` on the simulated cell's config, for instance ``disturbances.slip=1.0``."""
     disturbed: bool = False
-    """Whether something goes wrong in every trial: success then counts as recovery."""
+    """Whether something goes wrong in every trial: getting there then counts as recovery."""
 
     def seeds(self) -> range:
         return range(self.first_seed, self.first_seed + self.trials)
@@ -106,6 +106,8 @@ class PanelTrial:
     disturbed: bool
     """The disturbance really happened (the episode may have ended before it could)."""
     time_s: float
+    late: bool
+    """No success, but the goal was reached after the limit, before the episode was given up."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class PanelRow:
     success: Interval
     contact_entry: Interval
     recovery: Interval | None
-    """Success among the trials in which something did go wrong; None where nothing is meant to."""
+    """Share of the trials in which something did go wrong that reached the goal all the same, also
+    after the limit, which is made for trials without; None where nothing is meant to go wrong."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,8 @@ def evaluate_panel(panel: Panel, checkpoint: str, trials: Sequence[PanelTrial]) 
     for condition in panel.conditions:
         of = [t for t in trials if t.condition == condition.name]
         hit = [t for t in of if t.disturbed]
-        recovery = wilson(sum(t.success for t in hit), len(hit)) if condition.disturbed else None
+        reached = sum(t.success or t.late for t in hit)
+        recovery = wilson(reached, len(hit)) if condition.disturbed else None
         rows.append(
             PanelRow(
                 condition.name,

@@ -98,10 +98,18 @@ def panel_laboratory(task: TaskKey, regime: Regime, condition: Condition) -> Loc
 def panel_trials(
     condition: Condition, rollouts: Sequence[Rollout], limit_s: float
 ) -> list[PanelTrial]:
-    """Rollouts of one condition as trials; a success after the limit is none."""
+    """Rollouts of one condition as trials; a success after the limit is none, but late."""
     trials = trials_of(rollouts)
     return [
-        PanelTrial(condition.name, r.seed, bool(good), r.contact, r.disturbed, t.time_s)
+        PanelTrial(
+            condition.name,
+            r.seed,
+            bool(good),
+            r.contact,
+            r.disturbed,
+            t.time_s,
+            late=t.success and not good,
+        )
         for r, t, good in zip(rollouts, trials, successes_within(trials, limit_s), strict=True)
     ]
 

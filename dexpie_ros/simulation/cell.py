@@ -298,6 +298,7 @@ class Cell:
             state.contact,
             float(self.model.body_subtreemass[body]),
             self.config.disturbances.strength,
+            self.task.push,
         )
         foot = self.data.xpos[body] - self.data.xipos[body]
         self.data.xfrc_applied[body, :3] = pull + push

@@ -19,8 +19,6 @@ Kind = Literal["slip", "drop", "pose_error"]
 _KINDS: tuple[Kind, ...] = ("slip", "drop", "pose_error")
 _SLIP_N = 6.0
 _DROP_N_PER_STEP = 15.0
-_PUSH_M_S2 = 9.0
-"""Moves the bottle by 3 to 4 cm."""
 _TICKS = {"slip": 6, "drop": 10, "pose_error": 6}
 
 
@@ -69,13 +67,19 @@ def draw(config: DisturbanceConfig, rng: np.random.Generator) -> tuple[Event, ..
 
 
 def advance(
-    events: tuple[Event, ...], lifted: bool, near: bool, held: bool, mass: float, strength: float
+    events: tuple[Event, ...],
+    lifted: bool,
+    near: bool,
+    held: bool,
+    mass: float,
+    strength: float,
+    acceleration: float,
 ) -> tuple[tuple[Event, ...], Array, Array]:
     """Events one step on, and the forces (3,) in N that act on the object in this step: on its
     centre of mass, and on its foot.
 
     ``lifted``: in the hand and off the ground; ``near``: the hand is close; ``held``: the hand
-    touches it; ``mass`` in kg.
+    touches it; ``mass`` in kg; ``acceleration`` of a push in m/s².
     """
     force, push = np.zeros(3), np.zeros(3)
     moved = []
@@ -89,7 +93,7 @@ def advance(
         moved.append(replace(event, progress=step))
         if 0 < acting <= _TICKS[event.kind]:
             if event.kind == "pose_error":
-                size = strength * _PUSH_M_S2 * mass
+                size = strength * acceleration * mass
                 push += size * np.array([np.cos(event.direction), np.sin(event.direction), 0.0])
             elif event.kind == "drop":
                 force[2] -= strength * _DROP_N_PER_STEP * acting

@@ -71,6 +71,8 @@ class BoxTask(Task):
     eye = Eye(position=(1.20, 0.10, 0.55), target=(0.45, 0.06, -0.02))
     home_joints = np.array([-0.6, -1.45, 2.2, -0.75, 1.0, 1.57])
 
+    push = 10.0
+
     def __init__(self, config: BoxConfig):
         self.config = config
         self.knob_height = KNOB_ABOVE_LID + config.knob_radius
