@@ -11,6 +11,13 @@ from dexpie_ros.evaluation.panel import PanelChange, PanelResult, PanelRow, comp
 from dexpie_ros.evaluation.statistics import Interval
 
 
+_MEANING = {
+    "success": "success within the task's limit",
+    "contact entry": "the hand ever touched the object",
+    "recovery": "the goal reached all the same after a disturbance, also beyond the limit",
+}
+
+
 def panel_section(before: PanelResult, after: PanelResult | None, gate: Decision | None) -> str:
     """Figures as tables and as dots with intervals; ``after`` may not exist yet."""
     text = "" if gate is None else _gate(gate)
@@ -30,7 +37,7 @@ def panel_section(before: PanelResult, after: PanelResult | None, gate: Decision
         second = None if after is None else [_recovery(after.row(r.condition)) for r in hit]
         drawings.append(
             (
-                "recovery from a disturbance",
+                "recovery",
                 [r.condition.replace("_", " ") for r in hit],
                 [_recovery(r) for r in hit],
                 second,
@@ -42,7 +49,7 @@ def panel_section(before: PanelResult, after: PanelResult | None, gate: Decision
             rows, first, second, f"before ({before.checkpoint})" if after else before.checkpoint,
             "" if after is None else f"after ({after.checkpoint})", measure,
         )  # fmt: skip
-        text += html.figure(drawn, f"{measure}; 95 % Wilson intervals.", measure)
+        text += html.figure(drawn, f"{_MEANING[measure]}; 95 % Wilson intervals.", measure)
     return text + "</div>"
 
 
