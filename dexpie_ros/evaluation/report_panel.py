@@ -10,7 +10,6 @@ from dexpie_ros.evaluation.html import below, escape
 from dexpie_ros.evaluation.panel import PanelChange, PanelResult, PanelRow, compare_panels
 from dexpie_ros.evaluation.statistics import Interval
 
-
 _MEANING = {
     "success": "success within the task's limit",
     "contact entry": "the hand ever touched the object",

@@ -30,7 +30,6 @@ class Arm:
     """On the actor's settings, for instance ``data.human_share=0.5``."""
     warm_start: bool = False
     """Train on from the unit's BC instead of from scratch, with the normaliser of BC."""
-
     execution_horizon: Annotated[int, Field(ge=0)] = 0
     """Steps from one plan to the next when the arm is evaluated; 0: the laboratory's."""
 

@@ -1,8 +1,8 @@
 """Runs the units of an experiment on the cores there are: one process per job, one core each.
 
 A unit's preparation (data, BC) comes first, then every set of labels with its critic and every arm
-is a job of its own. Nothing is shared but the disk, and every job does only what is not there yet: after an interruption, or with
-more seeds, the same call goes on from what it finds.
+is a job of its own. Nothing is shared but the disk, and every job does only what is not there yet:
+after an interruption, or with more seeds, the same call goes on from what it finds.
 """
 
 from __future__ import annotations
