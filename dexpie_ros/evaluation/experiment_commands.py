@@ -74,20 +74,13 @@ def _experiment(options: argparse.Namespace) -> int:
         "async": settings.async_against_sync,
         "staged": settings.staged_against_standard,
     }
-    changes: dict[str, Any] = {}
-    if options.tasks:
-        changes["tasks"] = options.tasks.split(",")
+    words = [f"tasks=[{options.tasks}]"] if options.tasks else []
     for name in ("seeds", "trials", "rounds"):
         if getattr(options, name) is not None:
-            changes[name] = getattr(options, name)
-    values = configs.to_dict(make[options.action]())
-    if options.config is not None:
-        configs.merge(values, configs.read_yaml(options.config))
-        configs.from_dict(settings.ExperimentConfig, values, str(options.config))
-    values.update(changes)
-    for override in options.set:
-        configs.set_override(values, override)
-    config = configs.from_dict(settings.ExperimentConfig, values, f"experiment {options.action}")
+            words.append(f"{name}={getattr(options, name)}")
+    where = f"experiment {options.action}"
+    begun = configs.overridden(make[options.action](), (), where, options.config)
+    config = configs.overridden(begun, [*words, *options.set], where)
     folder = options.output or Path("outputs") / options.action
     added = read_trials(config, options.add)  # an error now, not after hours of work
     command = _command(options)

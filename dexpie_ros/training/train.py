@@ -145,12 +145,12 @@ def train_actor(
         labels,
         settings.observation,
         settings.action.horizon,
-        config.data.human_share,
-        config.data.skip_flagged,
-        config.data.max_lead,
-        config.data.weights,
-        config.data.fast_share,
-        config.data.intervention_share,
+        human_share=config.data.human_share,
+        skip_flagged=config.data.skip_flagged,
+        max_lead=config.data.max_lead,
+        weights=config.data.weights,
+        fast_share=config.data.fast_share,
+        intervention_share=config.data.intervention_share,
     )
     lacking = missing_images(data.episodes, settings.observation.images)
     if lacking:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dexpie_ros import config as configs
-from dexpie_ros.evaluation.experiments.arms import Arm
 from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
 
 LOCK = ".lock"
@@ -37,7 +36,7 @@ def claim(settings: ExperimentConfig, folder: Path) -> None:
     path = folder / "experiment.yaml"
     now = configs.to_dict(settings)
     if path.is_file():
-        other = differing(configs.read_yaml(path), now)
+        other = differing(configs.read_yaml(path), now, str(path))
         if other:
             raise configs.ConfigError(
                 f"{path}: another experiment (differs in {', '.join(other)}); choose another "
@@ -46,36 +45,29 @@ def claim(settings: ExperimentConfig, folder: Path) -> None:
     configs.save_yaml(settings, path)
 
 
-def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differing(
+    before: Mapping[str, Any], now: Mapping[str, Any], where: str = "experiment"
+) -> list[str]:
     """Settings that make ``now`` another experiment than ``before`` (both plain values).
 
     More or fewer seeds, trials, tasks, regimes and rounds do not, nor do more arms.
+
+    Raises:
+        ConfigError: ``before`` holds no settings of an experiment; it names ``where`` they stood.
     """
-    # A setting that did not exist when the folder was begun had its default.
-    then = {**configs.to_dict(ExperimentConfig()), **before}
+    # A setting that did not exist when the folder was begun had its default, also one of an arm.
+    then = configs.to_dict(configs.from_dict(ExperimentConfig, before, where))
     other = [key for key in now if key not in _GROWING and then[key] != now[key]]
     if "variants" in other and _more_arms(then["variants"], now["variants"]):
         other.remove("variants")
-    if "arms" in other and {**now["arms"], **_completed(then["arms"])} == now["arms"]:
+    if "arms" in other and {**now["arms"], **then["arms"]} == now["arms"]:
         other.remove("arms")
     return other
 
 
-def _completed(arms: Any) -> dict[str, Any]:
-    """Arms with the defaults of settings that did not exist when they were written."""
-    return {
-        name: configs.to_dict(configs.from_dict(Arm, arm, f"arms.{name}"))
-        for name, arm in dict(arms or {}).items()
-    }
-
-
-def _more_arms(before: Any, now: list[dict[str, Any]]) -> bool:
+def _more_arms(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
     """Whether the variants are the same but for arms that were added."""
-    if not isinstance(before, list) or len(before) != len(now):
-        return False
-    return all(
-        isinstance(old, dict)
-        and {**old, "arms": ()} == {**new, "arms": ()}
-        and set(old.get("arms", ())) <= set(new["arms"])
+    return len(before) == len(now) and all(
+        {**old, "arms": ()} == {**new, "arms": ()} and set(old["arms"]) <= set(new["arms"])
         for old, new in zip(before, now, strict=True)
     )

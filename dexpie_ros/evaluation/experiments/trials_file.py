@@ -143,7 +143,7 @@ def read_trials(settings: ExperimentConfig, paths: Sequence[str | Path]) -> Adde
                 f"{path}: its starts begin at {content.first_start}, this report's at "
                 f"{settings.first_start}: they cannot be compared"
             )
-        if other := differing(content.experiment, configs.to_dict(settings)):
+        if other := differing(content.experiment, configs.to_dict(settings), str(path)):
             raise ConfigError(
                 f"{path}: trials of another experiment (differs in {', '.join(other)})"
             )
