@@ -121,7 +121,8 @@ def blend(a: Pose, b: Pose, fraction: float) -> Pose:
 
 def is_finite(pose: Pose) -> bool:
     """Whether a pose can be commanded: finite numbers and a quaternion of about unit length."""
-    numbers = [*np.asarray(pose.position).tolist(), *np.asarray(pose.quaternion).tolist()]
-    if len(numbers) != 7 or not all(map(math.isfinite, numbers)):
+    position, quaternion = np.asarray(pose.position).tolist(), np.asarray(pose.quaternion).tolist()
+    if len(position) != 3 or len(quaternion) != 4:
         return False
-    return abs(math.sqrt(sum(v * v for v in numbers[3:])) - 1.0) < 1e-3
+    # NaN and infinity outlast a sum, and make the length of a quaternion NaN or infinite.
+    return math.isfinite(sum(position)) and abs(math.hypot(*quaternion) - 1.0) < 1e-3

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from pydantic import Field
@@ -72,6 +73,7 @@ class RetargetingConfig:
         return tuple(getattr(self, name) for name in HAND_JOINTS)
 
 
+@lru_cache(maxsize=1024)
 def canonical_name(name: str) -> tuple[str, str]:
     """The vendor's ROS 2 name of an ergonomics value and the side that it names ("" without one).
 

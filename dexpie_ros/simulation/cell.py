@@ -19,7 +19,7 @@ from dexpie_ros.simulation import disturbances
 from dexpie_ros.simulation.collision import PLATE, CollisionConfig, HiddenPlate
 from dexpie_ros.simulation.disturbances import DisturbanceConfig
 from dexpie_ros.simulation.expert import Expert
-from dexpie_ros.simulation.kinematics import ArmKinematics, matrix_of, pose_of
+from dexpie_ros.simulation.kinematics import ArmKinematics, clip, matrix_of, pose_of
 from dexpie_ros.simulation.rendering import Image, SceneRenderer, mujoco
 from dexpie_ros.simulation.robot_model import HAND_LEVER, HAND_MOTOR_JOINTS, HAND_RANGE
 from dexpie_ros.simulation.scene import scene_xml
@@ -174,9 +174,9 @@ class Cell:
         ):
             raise ValueError("command: expected a finite pose and six finite openings")
         joints, _ = self._kinematics.inverse(target, self._arm_command)
-        arm = np.clip(joints - self._arm_command, -self._arm_step, self._arm_step)
-        motors = self._keep_grip((1.0 - np.clip(openings, 0.0, 1.0)) * HAND_RANGE)
-        hand = np.clip(motors - self._hand_command, -self._hand_step, self._hand_step)
+        arm = clip(joints - self._arm_command, -self._arm_step, self._arm_step)
+        motors = self._keep_grip((1.0 - clip(openings, 0.0, 1.0)) * HAND_RANGE)
+        hand = clip(motors - self._hand_command, -self._hand_step, self._hand_step)
         ramp = np.empty((self.config.substeps, 12))
         ramp[:, :6] = self._arm_command + self._ramp * arm
         ramp[:, 6:] = self._hand_command + self._ramp * hand
@@ -331,7 +331,7 @@ class Cell:
         elif success:
             failure = ""
         time_ns = self._time(tick)
-        hand = np.clip(1.0 - data.qpos[self._hand_qpos] / HAND_RANGE, 0.0, 1.0)
+        hand = clip(1.0 - data.qpos[self._hand_qpos] / HAND_RANGE, 0.0, 1.0)
         robot = RobotState(
             time_ns=time_ns,
             joints=data.qpos[:6].copy(),

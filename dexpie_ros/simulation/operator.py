@@ -291,7 +291,7 @@ class Operator:
         believed = tcp
         if self._track:
             then, now = self._track[0], self._body.hand
-            believed = np.eye(4)
+            believed = tcp.copy()
             believed[:3, 3] = tcp[:3, 3] + now[:3, 3] - then[:3, 3]
             believed[:3, :3] = now[:3, :3] @ then[:3, :3].T @ tcp[:3, :3]
         return View(believed, tcp, self._body.posture, seen.robot.hand, objects, seen.contact)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dexpie_ros.config import config
 from dexpie_ros.geometry import Array, Pose
-from dexpie_ros.simulation.kinematics import pose_of, rotation_matrix, rotation_vector
+from dexpie_ros.simulation.kinematics import clip, pose_of, rotation_matrix, rotation_vector
 from dexpie_ros.simulation.robot_model import HAND_RANGE
 
 _STEP_S = 0.04
@@ -28,6 +28,7 @@ GLOVE_CHANNELS = (
     ("ThumbMCPStretch", -10.0, 60.0),
     ("ThumbMCPSpread", 35.0, -5.0),
 )
+_NAMES = tuple(channel[0] for channel in GLOVE_CHANNELS)
 _OPEN_DEG = np.array([channel[1] for channel in GLOVE_CHANNELS])
 _SPAN_DEG = np.array([channel[2] - channel[1] for channel in GLOVE_CHANNELS])
 _HAND_STEP = 0.08 / HAND_RANGE
@@ -94,7 +95,7 @@ class Body:
 
     def grasp_towards(self, posture: Array) -> None:
         """Move the fingers towards ``posture`` (6,) openings, as fast as a person does."""
-        self.posture = self.posture + np.clip(posture - self.posture, -_HAND_STEP, _HAND_STEP)
+        self.posture = self.posture + clip(posture - self.posture, -_HAND_STEP, _HAND_STEP)
 
     def measure(self) -> tuple[Pose, dict[str, float]]:
         """Tracker pose in its own world and glove ergonomics (deg); once per control step."""
@@ -103,12 +104,10 @@ class Body:
         hand = self._past[0]
         self._steps += 1
         beat = 2 * np.pi * self._frequencies * self._steps * _STEP_S + self._phases
-        step = c.drift * _STEP_S * rng.normal(size=3)
-        self._wander = 0.98 * self._wander + step
+        drawn = rng.standard_normal(9)
+        self._wander = 0.98 * self._wander + c.drift * _STEP_S * drawn[:3]
         position = hand[:3, 3] + c.tremor * np.sin(beat) + self._wander
         tracker = pose_of(self._world @ position + self._offset, self._world @ hand[:3, :3])
-        noise = c.glove_noise * rng.normal(size=6)
-        bend = (1.0 - self.posture) * self._gain * _SPAN_DEG + np.degrees(noise)
-        degrees = _OPEN_DEG + bend
-        names = (channel[0] for channel in GLOVE_CHANNELS)
-        return tracker, dict(zip(names, degrees.tolist(), strict=True))
+        noise = np.degrees(c.glove_noise * drawn[3:])
+        degrees = _OPEN_DEG + ((1.0 - self.posture) * self._gain * _SPAN_DEG + noise)
+        return tracker, dict(zip(_NAMES, degrees.tolist(), strict=True))

@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from dexpie_ros.config import config
-from dexpie_ros.geometry import Array, make_pose
-from dexpie_ros.simulation.kinematics import rotation_vector
+from dexpie_ros.geometry import Array
+from dexpie_ros.simulation.kinematics import clip, rotation_vector
 
+_IDENTITY = np.eye(4)
 LABELS = ("ok", "pause", "miss", "detour", "retreat")
 """What a skill is doing at a step; everything but ok is time that a better operator saves."""
 
@@ -174,7 +175,7 @@ class Mover:
         error = intent.tcp[:3, 3] - here[:3, 3]
         distance = math.sqrt(float(error @ error))
         wanted = error * (min(self.speed * intent.pace, 4.0 * distance) / (distance + 1e-9))
-        self._velocity = self._velocity + np.clip(wanted - self._velocity, -0.05, 0.05)
+        self._velocity = self._velocity + clip(wanted - self._velocity, -0.05, 0.05)
         turn = rotation_vector(intent.tcp[:3, :3] @ here[:3, :3].T)
         angle = math.sqrt(float(turn @ turn))
         # A share of what is left: the turn must not overshoot what is seen late.
@@ -209,5 +210,7 @@ def straight_down(view: View, goal: Array, play: float = 0.004) -> Array:
 
 
 def at(rotation: Array, position: Array) -> Array:
-    """Pose (4, 4)."""
-    return make_pose(rotation, position)
+    """Pose (4, 4); ``geometry.make_pose`` of one pose, without its overhead."""
+    pose = _IDENTITY.copy()
+    pose[:3, :3], pose[:3, 3] = rotation, position
+    return pose

@@ -107,7 +107,7 @@ class Task(ABC):
             return False
         first, second = pairs[:, 0], pairs[:, 1]
         hand, held = self._hand_geom, self._held_geom
-        return bool(np.any((hand[first] & held[second]) | (held[first] & hand[second])))
+        return bool(((hand[first] & held[second]) | (held[first] & hand[second])).any())
 
     @staticmethod
     def _geoms_under(model: mujoco.MjModel, body: str) -> NDArray[np.bool_]:
