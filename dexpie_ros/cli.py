@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dexpie_ros import __version__, bench, security
 from dexpie_ros.config import ConfigError, provenance
@@ -155,8 +156,13 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
         "--panel", action="store_true",
         help="the task's evaluation panel: held-out objects, slip, drop, pose error; phase gate",
     )  # fmt: skip
-    parser.add_argument("--task", choices=("A", "B", "C"), default=None, help="of the panel")
-    parser.add_argument("--regime", choices=("retry", "terminal"), default="retry")
+    parser.add_argument(
+        "--task", choices=("A", "B", "C"), default=None,
+        help="as the experiments evaluate it; without: A as in the demo, 14 s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--regime", choices=("retry", "terminal"), default=None, help="of --task; default: retry"
+    )
     parser.add_argument(
         "--before", type=Path, default=None, help="an earlier policy's result of the same panel"
     )
@@ -164,13 +170,19 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
 
 
 def _run_evaluate(options: argparse.Namespace) -> int:
-    if options.panel or options.task or options.before:
+    if options.panel or options.before:
         return _run_panel(options)
+    if (options.task and options.demo) or (options.regime and not options.task):
+        raise ConfigError(
+            "--regime belongs to --task A|B|C, and neither goes with --demo, whose run says what "
+            "is simulated"
+        )
     from dexpie_ros.demo.evaluate_policy import evaluate_policy
 
+    cell: Any = (options.task, options.regime or "retry") if options.task else None
     evaluate_policy(
         options.policy, options.demo, options.trials, options.first_seed, options.workers,
-        options.output,
+        options.output, cell,
     )  # fmt: skip
     return EXIT_OK
 
@@ -188,11 +200,12 @@ def _run_panel(options: argparse.Namespace) -> int:
     trials = 20 if options.trials is None else options.trials
     if trials < 1:
         raise ConfigError(f"--trials {trials}: expected at least 1")
+    regime: Any = options.regime or "retry"
     words = ["dexpie evaluate", str(options.policy), "--panel", "--task", options.task]
-    words += ["--regime", options.regime, "--trials", str(trials)]
+    words += ["--regime", regime, "--trials", str(trials)]
     words += ["--before", str(options.before)] if options.before is not None else []
     run = run_panel(
-        options.policy, options.task, options.regime, trials, options.workers, options.before,
+        options.policy, options.task, regime, trials, options.workers, options.before,
         options.output, " ".join(words), lambda text: print(text, file=sys.stderr),
     )  # fmt: skip
     show(run, Console())

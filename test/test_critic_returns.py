@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -116,6 +118,19 @@ def test_what_a_person_does_after_a_takeover_is_no_advantage_of_the_policy(kind:
     expected = [-0.015, -0.015, *(0.6 - 0.5 - 0.005 * k for k in (3, 2, 1))]
     np.testing.assert_allclose(got[:5], expected, atol=1e-12)
     np.testing.assert_allclose(got[5:], [0.1 - 0.01, 0.1 - 0.005, 0.1], atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["n_step", "gae"])
+def test_without_terminal_reward_a_takeover_is_a_failure_all_the_same(kind: str) -> None:
+    settings = of("margin", max_steps=100, hitl_aware=True)
+    episode = stream(8, True, [k >= 5 for k in range(8)], settings)
+    values = [-0.6] * 5 + [-0.1] * 3
+    how = AdvantageConfig(kind=kind, window=3, gae_lambda=1.0)  # type: ignore[arg-type]
+    with_reward = advantages(values, episode, how, settings)
+    got = advantages(values, episode, dataclasses.replace(how, terminal_reward=False), settings)
+    # the policy's steps: not the person's value (-.1) but the failure; the person's own: V of the end
+    np.testing.assert_allclose(got[:5], with_reward[:5], atol=1e-12)
+    np.testing.assert_allclose(got[5:], [-0.01, -0.005, 0.0], atol=1e-12)
 
 
 @given(

@@ -21,6 +21,7 @@ from dexpie_ros.critic.critic import Critic
 from dexpie_ros.episodes.labels import label_tags, read_labels
 from dexpie_ros.evaluation.commands import add_critic, add_label
 from dexpie_ros.evaluation.experiment_commands import add_experiment
+from dexpie_ros.evaluation.experiments.collision import record
 from dexpie_ros.evaluation.experiments.settings import ladder
 from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
 
@@ -117,6 +118,8 @@ def test_a_refused_experiment_leaves_the_page_of_the_other(tmp_path: Path) -> No
     (tmp_path / "results.json").write_text('{"kept": 1}')
     with pytest.raises(ConfigError, match="another experiment"):
         run(*words, "--set", "mess=0.5")
+    with pytest.raises(ConfigError, match="another experiment"):
+        run(*words, "--set", "mess=0.5", "--report-only")
     assert (tmp_path / "results.json").read_text() == '{"kept": 1}'
     assert not (tmp_path / "report.html").exists()
 
@@ -165,6 +168,12 @@ def test_the_collision_that_nothing_shows(tmp_path: Path) -> None:
     assert set(found["rise"]) == set(found["blame"])
     assert set(found["blame"]) == {"everything", "signal"}
     assert "excluded" in (tmp_path / "report.html").read_text()
+    with pytest.raises(ConfigError, match="differs in plate"):
+        run("experiment", "collision", "--output", str(tmp_path), "--plate", "0.6")
+    assert [e.id for e in record(tmp_path, 2, 0.5)] == [
+        "demonstration-900000000",
+        "demonstration-900000001",
+    ]
 
 
 def _children(pid: int) -> list[int]:

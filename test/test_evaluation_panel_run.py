@@ -112,8 +112,10 @@ def test_what_does_not_fit_is_refused(
     policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["evaluate", str(policy), "--panel"]) == 2
-    assert cli.main(["evaluate", str(policy), "--task", "A"]) == 2
     assert "belong together" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(policy), "--regime", "terminal"]) == 2
+    assert cli.main(["evaluate", str(policy), "--task", "A", "--demo", str(tmp_path)]) == 2
+    assert "belongs to --task" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="run the panel again"):
         run_panel(policy, "A", before=tmp_path / "none.json")
     spec = ObservationSpec(parts=("tcp", "objects"), object_names=("candy", "lid"))

@@ -25,8 +25,14 @@ from dexpie_ros.evaluation.experiments.jobs import (
     run_experiment,
 )
 from dexpie_ros.evaluation.experiments.page import write_page
-from dexpie_ros.evaluation.experiments.results import differences, load_found, select
+from dexpie_ros.evaluation.experiments.results import (
+    differences,
+    is_claim,
+    load_found,
+    select,
+)
 from dexpie_ros.evaluation.experiments.settings import (
+    DEVELOPMENT,
     EVALUATIONS,
     ExperimentConfig,
     Unit,
@@ -162,6 +168,21 @@ def test_all_four_claims_are_in_the_table_with_mcnemars_p(tmp_path: Path) -> Non
     assert "+8−0 (p 0.0078)" in text
     assert plain["gain_dexpie_hg_dagger"]["value"] == pytest.approx(0.5)
     assert plain["gain_dexpie_bc"]["interval"] == [None, None]
+
+
+def test_a_claim_is_the_ladders_on_the_starts_that_count(tmp_path: Path) -> None:
+    assert is_claim(TINY, "dexpie", "bc") and not is_claim(TINY, "recap", "bc")
+    assert not is_claim(dataclasses.replace(TINY, first_start=DEVELOPMENT), "dexpie", "bc")
+    assert not is_claim(async_against_sync(seeds=1, trials=10), "dexpie", "bc")
+    variants = [{"name": "a", "arms": ["bc", "dexpie"]}, {"name": "b", "arms": ["dexpie"]}]
+    mixed = ladder(tasks=["A"], regimes=["retry"], seeds=1, trials=10, variants=variants)
+    for unit in mixed.units():
+        for arm in mixed.arms_of(unit):
+            keep(tmp_path, unit, arm, {"a": 5, "b": 9}[unit.variant])
+    plain = to_plain(mixed, load_found(mixed, tmp_path).results)
+    # DexPIE of one variant less BC of the other is nobody's gain
+    assert "gain_dexpie_bc" not in plain and plain["differences"]
+    assert not any(d["claim"] for d in plain["differences"])
 
 
 def test_failures_add_up_to_the_misses_at_the_limit(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dexpie_ros.evaluation.statistics import (
     paired_difference,
     restricted_times,
     sign_test,
+    student_mean,
     success_curve,
     summarise,
     wilson,
@@ -87,6 +88,17 @@ def test_bootstrap_of_a_mean_is_near_the_normal_interval() -> None:
     assert bootstrap_mean(values) == bootstrap_mean(values)
     with pytest.raises(ValueError, match="n >= 1"):
         bootstrap_mean([])
+
+
+def test_an_interval_of_few_units_covers_what_it_says() -> None:
+    got = student_mean([0.4, 0.5, 0.6])
+    assert (got.value, got.low, got.high) == pytest.approx((0.5, 0.2516, 0.7484), abs=1e-4)
+    draws = np.random.default_rng(0).normal(size=(4000, 3))
+    covered = [r.low <= 0.0 <= r.high for r in map(student_mean, draws)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
+    assert student_mean(np.arange(100.0)).high == pytest.approx(55.257, abs=0.01)
+    with pytest.raises(ValueError, match="n >= 2"):
+        student_mean([1.0])
 
 
 def test_pairing_narrows_the_interval() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from factories import Recipe, write_episode
 
-from dexpie_ros.config import read_yaml
+from dexpie_ros.config import ConfigError, read_yaml
 from dexpie_ros.episodes.images import RecordedImages
 from dexpie_ros.policy.policy import Policy
 from dexpie_ros.training.commands import add_actor
@@ -55,6 +55,23 @@ def test_pictures_come_from_the_cache(bags, tmp_path, monkeypatch):
     assert [(first / n).read_bytes() for n in names] == [(again / n).read_bytes() for n in names]
     with pytest.raises(AssertionError, match="decoded"):
         train(bags, tmp_path / "other", "--cache", str(tmp_path / "cache"))
+
+
+def test_a_policy_that_would_see_nothing_is_refused(tmp_path):
+    bags = tmp_path / "robot"
+    write_episode(bags / "e0", Recipe(steps=30, simulated=False), kind="demonstration")
+    parser = argparse.ArgumentParser()
+    add_actor(parser.add_subparsers())
+    words = ["actor", "--recipe", "bc", "--episodes", str(bags), "--output", str(tmp_path / "x")]
+    options = parser.parse_args(words)
+    with pytest.raises(ConfigError, match=r"hold none.*--preset best"):
+        options.run(options)
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "blind.yaml").write_text(
+        "policy: {observation: {parts: [tcp, hand]}}\nloop: {iterations: 1, batch_size: 8}\n"
+    )
+    options = parser.parse_args([*words, "--config", str(tmp_path / "blind.yaml")])
+    assert options.run(options) == 0
 
 
 def test_a_policy_says_what_data_it_is_of(bags, tmp_path):

@@ -112,6 +112,10 @@ def test_sources_are_told_apart(episodes):
     assert set(drawn[kinds == "deployment"]) == {3.0}
     corrected = drawn[kinds == "correction"]
     assert corrected.tolist() == [3.0] * 20 + [2.0] * 50
+    # What failed is drawn like the policy's own.
+    lost = [replace(e, info=replace(e.info, outcome="failure")) for e in data.episodes]
+    of_failures = SourceWeights(intervention=2, policy=3).of(data.windows, lost, 1.0)
+    assert set(of_failures[kinds == "correction"]) == {3.0}
     # With half a chunk enough, chunks count that the operator takes over half-way.
     half = SourceWeights(intervention=2, policy=3).of(data.windows, list(data.episodes), 0.5)
     assert half[kinds == "correction"].tolist() == [3.0] * 8 + [2.0] * 62

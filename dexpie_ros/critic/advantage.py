@@ -61,10 +61,14 @@ def _last(rewards: Stream) -> NDArray[np.int64]:
 def _ending(
     v: Array, rewards: Stream, ahead: Array, settings: AdvantageConfig, returns: ReturnConfig
 ) -> Array:
-    """What follows the last step before the end, seen from ``ahead`` steps before it (T,)."""
-    if not settings.terminal_reward:
-        return v[rewards.end]
-    return np.where(rewards.failed, -returns.penalty * returns.discount**ahead, 0.0)
+    """What follows the last step before the end, seen from ``ahead`` steps before it (T,).
+
+    The value at a takeover is of what the person will do, and so never the stream's own.
+    """
+    terminal = np.where(rewards.failed, -returns.penalty * returns.discount**ahead, 0.0)
+    if settings.terminal_reward:
+        return terminal
+    return np.where(_last(rewards) < rewards.end, terminal, v[rewards.end])
 
 
 def _gae(v: Array, rewards: Stream, settings: AdvantageConfig, returns: ReturnConfig) -> Array:

@@ -65,6 +65,7 @@ def add_experiment(groups: Any) -> None:
 
 def _experiment(options: argparse.Namespace) -> int:
     from dexpie_ros.evaluation.experiments import settings
+    from dexpie_ros.evaluation.experiments.folder import check
     from dexpie_ros.evaluation.experiments.jobs import run_experiment
     from dexpie_ros.evaluation.experiments.page import write_page
     from dexpie_ros.evaluation.experiments.trials_file import read_trials
@@ -83,6 +84,8 @@ def _experiment(options: argparse.Namespace) -> int:
     config = configs.overridden(begun, [*words, *options.set], where)
     folder = options.output or Path("outputs") / options.action
     added = read_trials(config, options.add)  # an error now, not after hours of work
+    if options.report_only:
+        check(config, folder)
     command = _command(options)
     failed: tuple[str, ...] = ()
     refused = False

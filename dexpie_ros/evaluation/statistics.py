@@ -2,7 +2,7 @@
 
 Within one trained policy the unit is the trial, trials are paired by their initial state, and the
 intervals are Wilson's and McNemar's. They say nothing about another training seed: for claims about
-a *method* resample over seeds (`bootstrap_mean`).
+a *method* give one figure per seed (`student_mean`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ from dexpie_ros.evaluation.errors import EvaluationError
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
+_T95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""97.5 % quantiles of Student's t with 1 to 30 degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,24 @@ def bootstrap_mean(values: ArrayLike, resamples: int = 10_000, seed: int = 0) ->
     )
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(x.mean()), float(low), float(high))
+
+
+def student_mean(values: ArrayLike) -> Interval:
+    """Mean of independent units (n,), n >= 2, with Student's interval.
+
+    For few units, as training seeds are: the percentile bootstrap of three covers 73 % where it
+    says 95 (of normal values; of five 84, of twelve 90).
+
+    Raises:
+        EvaluationError: fewer than two units.
+    """
+    x = np.asarray(values, np.float64)
+    if x.ndim != 1 or len(x) < 2:
+        raise EvaluationError(f"interval of values of shape {x.shape}; expected (n,) with n >= 2")
+    freedom = len(x) - 1
+    quantile = _T95[freedom - 1] if freedom <= len(_T95) else Z95 + 2.4 / freedom
+    half = quantile * float(x.std(ddof=1)) / math.sqrt(len(x))
+    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
 
 
 def _blocks(total: int, size: int) -> list[int]:

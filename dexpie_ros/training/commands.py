@@ -60,6 +60,13 @@ def _train_actor(options: argparse.Namespace) -> int:
     spec = None
     if options.preset == "cpu" and names:
         spec = ObservationSpec(parts=("tcp", "hand", "objects"), object_names=names)
+    elif options.preset == "cpu" and not _names_observation(options):
+        raise configs.ConfigError(
+            f"{options.episodes}: preset cpu looks at objects, whose poses only a simulator "
+            "records; these episodes hold none. On a robot take --preset best --set "
+            "policy.encoder.weights=FILE (R3M; random to begin from nothing), or say what it shall "
+            "look at: --set policy.observation.images=[...]"
+        )
     values = _on_top(configs.to_dict(actor_preset(options.preset, options.recipe, spec)), options)
     settings = configs.from_dict(ActorConfig, values, where)
     labels = None
@@ -88,6 +95,13 @@ def _train_actor(options: argparse.Namespace) -> int:
         policy = train_actor(settings, episodes, labels, options.output, report, encoding)
     print(f"policy: {policy}")
     return 0
+
+
+def _names_observation(options: argparse.Namespace) -> bool:
+    """Whether a file or a word says what the policy looks at."""
+    asked: dict[str, Any] = {} if options.config is None else configs.read_yaml(options.config)
+    named = "observation" in (asked.get("policy") or {})
+    return named or any(word.startswith("policy.observation") for word in options.set)
 
 
 def _on_top(preset: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class SourceWeights:
     demonstration: Weight = 1.0
     """Windows of demonstrations."""
     intervention: Weight = 1.0
-    """Windows of later episodes that count as human (``data.human_share``)."""
+    """Windows of later episodes that succeeded, and that count as human (``data.human_share``)."""
     policy: Weight = 1.0
     """All other windows of later episodes."""
 
@@ -42,8 +42,14 @@ class SourceWeights:
     def of(self, windows: Windows, episodes: list[Episode], human_share: float) -> Array:
         """(N,) weight of each window; ``episodes`` are those that ``windows.episode`` counts."""
         demonstrated = np.array([e.info.kind == "demonstration" for e in episodes], bool)
+        succeeded = np.array([e.success for e in episodes], bool)
         later = ~demonstrated[windows.episode]
-        human = later & (windows.human >= human_share - 1e-9) & (windows.human > 0)
+        human = (
+            later
+            & succeeded[windows.episode]
+            & (windows.human >= human_share - 1e-9)
+            & (windows.human > 0)
+        )
         return np.select(
             [human, later], [self.intervention, self.policy], default=self.demonstration
         )

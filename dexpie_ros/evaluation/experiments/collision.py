@@ -26,6 +26,7 @@ from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.evaluation import html, plots
 from dexpie_ros.evaluation.errors import ExperimentError
+from dexpie_ros.evaluation.experiments.folder import claim_plain
 from dexpie_ros.evaluation.html import below, escape
 from dexpie_ros.evaluation.statistics import Interval, paired_difference
 from dexpie_ros.simulation.cell import CellConfig
@@ -62,24 +63,32 @@ class CollisionResult:
 
 
 def record(root: str | Path, episodes: int = 80, plate: float = 0.35) -> list[Episode]:
-    """Demonstrations, some of which run into the plate; what is there already is kept."""
+    """Demonstrations, some of which run into the plate; what is there already is kept.
+
+    Raises:
+        ConfigError: the folder holds episodes with another share of plates.
+    """
     folder = Path(root) / "episodes"
+    claim_plain({"plate": plate}, Path(root))
     cell = CellConfig(collision=CollisionConfig(plate=plate))
     lab = LockstepConfig(cell=cell, operator=OperatorConfig(cell=cell))
-    missing = []
-    for seed in range(FIRST_SEED, FIRST_SEED + episodes):
-        content = read_episode_file(folder / f"demonstration-{seed:09d}")
+    wanted = {
+        f"demonstration-{seed:09d}": seed for seed in range(FIRST_SEED, FIRST_SEED + episodes)
+    }
+    missing = {}
+    for name, seed in wanted.items():
+        content = read_episode_file(folder / name)
         if content is None or content.status != "finished":
-            missing.append(seed)
+            missing[name] = seed
     if missing:
         runner = LockstepRunner(lab)
         try:
-            for seed in missing:
-                name = f"demonstration-{seed:09d}"
+            for name, seed in missing.items():
                 runner.run(Task("demonstration", seed, episode_id=name), folder)
         finally:
             runner.close()
-    return Collection(folder).filter(status="finished").read()
+    found = Collection(folder).filter(status="finished").read()
+    return [episode for episode in found if episode.id in wanted]
 
 
 def run_collision(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from dexpie_ros import config as configs
 from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
@@ -33,16 +35,35 @@ def alone(folder: Path) -> Iterator[None]:
 
 def claim(settings: ExperimentConfig, folder: Path) -> None:
     """Keep the settings as ``folder/experiment.yaml``; a folder of another experiment is refused."""
+    check(settings, folder)
+    configs.save_yaml(settings, folder / "experiment.yaml")
+
+
+def check(settings: ExperimentConfig, folder: Path) -> None:
+    """Raises ConfigError where ``folder`` is another experiment's; one without settings is nobody's."""
     path = folder / "experiment.yaml"
-    now = configs.to_dict(settings)
     if path.is_file():
-        other = differing(configs.read_yaml(path), now, str(path))
+        other = differing(configs.read_yaml(path), configs.to_dict(settings), str(path))
         if other:
-            raise configs.ConfigError(
-                f"{path}: another experiment (differs in {', '.join(other)}); choose another "
-                "folder, or delete this one"
-            )
-    configs.save_yaml(settings, path)
+            raise _another(path, other)
+
+
+def claim_plain(settings: Mapping[str, Any], folder: Path) -> None:
+    """The same of a smaller experiment: keeps what its recorded episodes depend on, or refuses."""
+    path = folder / "experiment.yaml"
+    if path.is_file():
+        then = configs.read_yaml(path)
+        other = [key for key, value in settings.items() if then.get(key) != value]
+        if other:
+            raise _another(path, other)
+    configs.write_atomic(path, yaml.safe_dump(dict(settings)))
+
+
+def _another(path: Path, other: Sequence[str]) -> configs.ConfigError:
+    return configs.ConfigError(
+        f"{path}: another experiment (differs in {', '.join(other)}); choose another folder, or "
+        "delete this one"
+    )
 
 
 def differing(

@@ -14,6 +14,7 @@ from dexpie_ros.evaluation.experiments.results import (
     ArmResult,
     difference,
     differences,
+    is_claim,
     over_seeds,
     select,
 )
@@ -97,7 +98,8 @@ GAINS: dict[str, tuple[tuple[str, Find], ...]] = {
 
 def gains(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[str, Gain]:
     """Those that can be computed from what is there."""
-    found = {name: find(results) for name, find in GAINS.get(settings.name, ())}
+    mixed = settings.name == "ladder" and len(settings.variants) > 1  # whose DexPIE, whose BC?
+    found = {name: find(results) for name, find in (() if mixed else GAINS.get(settings.name, ()))}
     for k in range(2, settings.rounds + 1) if len(settings.variants) == 1 else ():
         now = select(results, settings.improver, round=k)
         found[f"round_{k}_gain_{settings.improver}_bc"] = mean_gain(now, select(results, "bc"))
@@ -139,7 +141,7 @@ def to_plain(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[s
             "first": d.first,
             "second": d.second,
             "seeds": list(d.seeds),
-            "claim": (d.first, d.second) in CLAIMS,
+            "claim": is_claim(settings, d.first, d.second),
             **_plain("success", "interval", d.success),
             **_plain("restricted_mean_s", "restricted_mean_interval_s", d.restricted_mean_s),
             "seeds_ahead": list(d.seeds_ahead),

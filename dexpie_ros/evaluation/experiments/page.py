@@ -17,10 +17,10 @@ from dexpie_ros.config import write_atomic, write_json
 from dexpie_ros.evaluation import html, plots
 from dexpie_ros.evaluation.experiments.gains import gains, to_plain
 from dexpie_ros.evaluation.experiments.results import (
-    CLAIMS,
     ArmResult,
     Found,
     differences,
+    is_claim,
     load_found,
 )
 from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
@@ -122,7 +122,7 @@ def _render(
     rows_of = [[escape(k), f"<code>{escape(v)}</code>"] for k, v in about.items()]
     body.append("<h2>How to get this again</h2>" + html.table(["", ""], rows_of))
     body.append(
-        '<p class="note">Intervals are 95 %. Over seeds: percentile bootstrap, none below three '
+        '<p class="note">Intervals are 95 %. Over seeds: Student&#39;s, none below three '
         "seeds. The analysis was fixed in docs/protocol.md before the runs.</p>"
     )
     return html.page(title, "\n".join(body))
@@ -221,7 +221,7 @@ def _whiskers(rows: Sequence[ArmResult]) -> str:
             "whiskers: Wilson, 95 %, over all trials; for these trained policies, not for others, "
             "of which there are too few to tell"
         )
-    return "whiskers: 95 %, bootstrap over training seeds"
+    return "whiskers: 95 %, over training seeds"
 
 
 def _drawn(r: ArmResult) -> Interval:
@@ -239,7 +239,7 @@ def _differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> st
         [
             escape(d.cell),
             f"{escape(d.first)} − {escape(d.second)}"
-            + ("" if (d.first, d.second) in CLAIMS else below("exploratory")),
+            + ("" if is_claim(settings, d.first, d.second) else below("exploratory")),
             _points(d.success),
             f"{d.seeds_ahead[0]} : {d.seeds_ahead[1]}",
             f"{d.sign_p:.3f}",

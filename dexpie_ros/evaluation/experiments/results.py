@@ -1,4 +1,4 @@
-"""From raw rollouts to figures: within a seed Wilson and McNemar, across seeds the bootstrap.
+"""From raw rollouts to figures: within a seed Wilson and McNemar, across seeds Student's interval.
 
 The unit of inference is the training seed: another seed means other demonstrations, another
 deployment and other networks. Everything here follows docs/protocol.md.
@@ -17,16 +17,16 @@ import numpy as np
 from dexpie_ros.config import ConfigError
 from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.evaluation.errors import EvaluationError
-from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
+from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
 from dexpie_ros.evaluation.experiments.unit import judged
 from dexpie_ros.evaluation.statistics import (
     Interval,
     McNemar,
     Summary,
     Trial,
-    bootstrap_mean,
     compare,
     sign_test,
+    student_mean,
     successes_within,
     summarise,
 )
@@ -117,7 +117,7 @@ class Difference:
     second: str
     seeds: tuple[int, ...]
     success: Interval
-    """Mean difference over seeds, bootstrap over seeds; positive favours the first."""
+    """Mean difference over seeds, Student's interval over seeds; positive favours the first."""
     success_by_seed: tuple[float, ...]
     restricted_mean_s: Interval
     """Negative where the first is faster."""
@@ -131,11 +131,11 @@ class Difference:
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
-    """Mean and percentile bootstrap over seeds; no interval (NaN) from fewer than three."""
+    """Mean and Student's interval over seeds; no interval (NaN) from fewer than three."""
     x = np.asarray(values, np.float64)
     if len(x) < 3:
         return Interval(float(x.mean()) if len(x) else math.nan, math.nan, math.nan)
-    return bootstrap_mean(x)
+    return student_mean(x)
 
 
 @dataclass(frozen=True)
@@ -281,3 +281,9 @@ def differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> lis
             ) < variants.index(b.variant):
                 pairs.append((r, b))
     return [difference(r, b) for r, b in pairs if set(r.seeds) & set(b.seeds)]
+
+
+def is_claim(settings: ExperimentConfig, first: str, second: str) -> bool:
+    """Whether the protocol has a claim about these arms: of the ladder, on the starts that count."""
+    counted = settings.name == "ladder" and settings.first_start == EVALUATIONS
+    return counted and len(settings.variants) == 1 and (first, second) in CLAIMS

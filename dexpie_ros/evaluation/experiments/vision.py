@@ -24,6 +24,7 @@ from dexpie_ros.episodes.cache import Cache, CacheConfig
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.evaluation.experiments.folder import claim_plain
 from dexpie_ros.evaluation.experiments.results import trials_of
 from dexpie_ros.evaluation.statistics import Summary, summarise
 from dexpie_ros.policy.observation import ObservationSpec, Part
@@ -72,8 +73,13 @@ def laboratory(settings: VisionConfig) -> LockstepConfig:
 
 
 def run_vision(settings: VisionConfig, root: str | Path, say: Say) -> dict[str, Any]:
-    """Collect, train, evaluate; what is there already is kept. Also writes ``root/vision.json``."""
+    """Collect, train, evaluate; what is there already is kept. Also writes ``root/vision.json``.
+
+    Raises:
+        ConfigError: the folder holds the episodes of another laboratory.
+    """
     folder = Path(root)
+    claim_plain({"seed": settings.seed, "limit_s": settings.limit_s}, folder)
     episodes = _demonstrate(settings, folder, say)
     results: dict[str, Any] = {}
     for name in POLICIES:
@@ -105,9 +111,10 @@ def run_vision(settings: VisionConfig, root: str | Path, say: Say) -> dict[str, 
 
 
 def _demonstrate(settings: VisionConfig, folder: Path, say: Say) -> list[Episode]:
-    tasks = []
+    tasks, wanted = [], set()
     for seed in range(DEMONSTRATIONS, DEMONSTRATIONS + settings.demonstrations):
         name = f"demonstration-{seed}"
+        wanted.add(name)
         content = read_episode_file(folder / "episodes" / name)
         if content is None or content.status != "finished":
             tasks.append(Task("demonstration", seed, episode_id=name))
@@ -121,7 +128,7 @@ def _demonstrate(settings: VisionConfig, folder: Path, say: Say) -> list[Episode
         folder / "cache",
         CacheConfig(image_size=settings.image_size, workers=settings.workers),
     )
-    return cache.episodes(found)
+    return [episode for episode in cache.episodes(found) if episode.id in wanted]
 
 
 def _actor(settings: VisionConfig, name: str) -> ActorConfig:
