@@ -134,7 +134,7 @@ class SessionPlan:
             return None
         stage = self._stages[min(open_stages, key=lambda p: p.share).name]
         seed = self._next_seed()
-        setup = stage.setup or f"set up the start of stage {stage.name}"
+        setup = stage.setup or "set up the start" + f" of stage {stage.name}" * bool(stage.name)
         if self.config.purpose == "demonstrations":
             return Assignment("demonstration", stage.name, seed, "", f"{setup}; demonstrate")
         if self.config.flow == "standard":
@@ -159,7 +159,8 @@ class SessionPlan:
         following = self.next()
         if following is None:
             return "all that was wanted is there"
-        return f"next: {following.kind} at {following.stage}: {following.prompt}"
+        where = f" at {following.stage}" * bool(following.stage)
+        return f"next: {following.kind}{where}: {following.prompt}"
 
     def re_record(self, episode: Finished) -> None:
         """Forget this episode, the last one, and assign its start again.
