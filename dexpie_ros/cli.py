@@ -18,7 +18,7 @@ from dexpie_ros.config import ConfigError, provenance
 from dexpie_ros.devices import commands as devices_commands
 from dexpie_ros.emulators.commands import add_parser as _add_emulate
 from dexpie_ros.episodes import commands as episodes_commands
-from dexpie_ros.evaluation.commands import add_critic, add_critic_training, add_label
+from dexpie_ros.evaluation.commands import add_critic, add_critic_training, add_label, add_set
 from dexpie_ros.evaluation.experiment_commands import add_experiment
 from dexpie_ros.nodes import replay_commands
 from dexpie_ros.nodes.glove_listener import glove_of
@@ -166,11 +166,14 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--before", type=Path, default=None, help="an earlier policy's result of the same panel"
     )
+    add_set(parser, "of the inference: beta, steps, optimality, noise; else as it was saved")
     parser.set_defaults(run=_run_evaluate)
 
 
 def _run_evaluate(options: argparse.Namespace) -> int:
     if options.panel or options.before:
+        if options.set:
+            raise ConfigError("--set does not go with --panel, which takes policies as they are")
         return _run_panel(options)
     if (options.task and options.demo) or (options.regime and not options.task):
         raise ConfigError(
@@ -182,7 +185,7 @@ def _run_evaluate(options: argparse.Namespace) -> int:
     cell: Any = (options.task, options.regime or "retry") if options.task else None
     evaluate_policy(
         options.policy, options.demo, options.trials, options.first_seed, options.workers,
-        options.output, cell,
+        options.output, cell, options.set,
     )  # fmt: skip
     return EXIT_OK
 

@@ -108,6 +108,18 @@ def test_the_panel_from_command_to_report(
     assert one == two
 
 
+def test_one_task_as_the_experiments_evaluate_it(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(policy), "--task", "A", "--regime", "terminal", "--trials", "1"]
+    words += ["--workers", "1", "--output", str(tmp_path / "x.json"), "--set", "beta=0.5"]
+    assert cli.main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "task bottle (terminal)" in said and "of 8.7 s" in said and "beta=0.5" in said
+    kept = json.loads((tmp_path / "x.json").read_text())
+    assert kept["cell"]["bottle"]["regime"] == "terminal" and kept["inference"]["beta"] == 0.5
+
+
 def test_what_does_not_fit_is_refused(
     policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +128,9 @@ def test_what_does_not_fit_is_refused(
     assert cli.main(["evaluate", str(policy), "--regime", "terminal"]) == 2
     assert cli.main(["evaluate", str(policy), "--task", "A", "--demo", str(tmp_path)]) == 2
     assert "belongs to --task" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(policy), "--panel", "--task", "A", "--set", "beta=1"]) == 2
+    assert cli.main(["evaluate", str(policy), "--trials", "1", "--set", "betta=1"]) == 2
+    assert "did you mean beta" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="run the panel again"):
         run_panel(policy, "A", before=tmp_path / "none.json")
     spec = ObservationSpec(parts=("tcp", "objects"), object_names=("candy", "lid"))

@@ -7,6 +7,7 @@ evaluate a task, with their limit.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -38,9 +39,11 @@ def evaluate_policy(
     workers: int = 2,
     output: Path | None = None,
     cell: tuple[TaskKey, Regime] | None = None,
+    overrides: Sequence[str] = (),
 ) -> Summary:
     """Run, print and (with ``output``) keep the rollouts; ``demo`` gives laboratory and starts,
-    ``cell`` a task of the experiments and its regime.
+    ``cell`` a task of the experiments and its regime, ``overrides`` other settings of the inference
+    than the policy was saved with (``beta=1``).
     """
     settings = config.load(DemoConfig, demo / "demo.yaml") if demo is not None else DemoConfig()
     lab, limit_s = laboratory(settings), settings.limit_s
@@ -53,7 +56,10 @@ def evaluate_policy(
     numbers = seeds(EVALUATION_SEEDS, count, settings)
     if first_seed is not None:
         numbers = list(range(first_seed, first_seed + count))
-    policy_id = Policy.load(policy).policy_id
+    loaded = Policy.load(policy)
+    policy_id, saved = loaded.policy_id, loaded.config.inference
+    sampling = config.overridden(saved, overrides, f"inference of {policy}")
+    lab = dataclasses.replace(lab, sampling=sampling)
     tasks = [Task("evaluation", seed) for seed in numbers]
     rollouts = run_parallel(lab, tasks, None, policy, workers)
     summary = summarise(trials_of(rollouts), limit_s)
@@ -64,13 +70,14 @@ def evaluate_policy(
             "provenance": config.provenance(),
             "cell": config.to_dict(lab.cell),
             "limit_s": limit_s,
+            "inference": config.to_dict(sampling),
             "seeds": numbers,
             "rollouts": [dataclasses.asdict(rollout) for rollout in rollouts],
         }
         config.write_json(output, values)
     median = f"{summary.median_s:.1f} s" if summary.successes else "-"
     Console().print(
-        f"policy {policy_id}, {_scene(lab.cell)}, starts {numbers[0]}..{numbers[-1]}: "
+        f"policy {', '.join((policy_id, *overrides))}, {_scene(lab.cell)}, starts {numbers[0]}..{numbers[-1]}: "
         f"{summary.successes} of "
         f"{summary.trials} = {summary.success.value:.1%} "
         f"({summary.success.low:.1%} .. {summary.success.high:.1%}), median {median}, "

@@ -72,9 +72,9 @@ def add_label(groups: Any) -> None:
     parser.set_defaults(run=_label)
 
 
-def add_set(parser: argparse.ArgumentParser) -> None:
+def add_set(parser: argparse.ArgumentParser, what: str = "a setting") -> None:
     """Add ``--set KEY=VALUE``, any number of times."""
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 
 def _read(

@@ -26,6 +26,7 @@ from dexpie_ros.episodes.writer import EpisodeWriter, WriterConfig
 from dexpie_ros.messages import Messages, bag, serialize
 from dexpie_ros.policy.asynchronous import AsyncConfig, AsyncPolicy
 from dexpie_ros.policy.policy import Policy
+from dexpie_ros.policy.settings import InferenceSettings
 from dexpie_ros.simulation.cell import Cell, CellConfig, CellState
 from dexpie_ros.simulation.operator import (
     ROLES,
@@ -57,6 +58,8 @@ class LockstepConfig:
     teleop: TeleopConfig = TeleopConfig()
     arbiter: ArbiterConfig = ArbiterConfig()
     inference: AsyncConfig = AsyncConfig()
+    sampling: InferenceSettings | None = None
+    """How the policy samples; None: as it was saved."""
     inference_delay_steps: int = 2
     """Control steps of simulated time from an observation to its chunk."""
     operator_seed: int = 0
@@ -159,7 +162,7 @@ class _Run:
         self._arbiter = Arbiter(lab.config.arbiter)
         self._policy: AsyncPolicy | None = None
         if lab._policy is not None and task.kind != "demonstration":
-            self._policy = AsyncPolicy(lab._policy, lab.config.inference)
+            self._policy = AsyncPolicy(lab._policy, lab.config.inference, lab.config.sampling)
             self._policy.reset(task.seed)
         self._make: Messages | None = bag() if writer is not None else None
         self._arriving: deque[tuple[int, Chunk]] = deque()
