@@ -154,6 +154,10 @@ def test_too_few_seeds_have_no_interval() -> None:
     assert math.isnan(over_seeds([0.4, 0.5]).low) and over_seeds([0.4, 0.5]).value == 0.45
     assert over_seeds([0.4, 0.5, 0.6]).low < 0.5
     assert math.isnan(over_seeds([]).value)
+    # no interval of a share leaves what a share can be
+    assert (
+        over_seeds([0.2, 0.9, 0.9], (0.0, 1.0)).high == 1.0 and over_seeds([0.2, 0.9, 0.9]).high > 1
+    )
 
 
 def test_results_and_report_are_derived_from_rollouts(tmp_path: Path) -> None:

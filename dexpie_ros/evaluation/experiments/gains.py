@@ -10,7 +10,9 @@ import numpy as np
 
 from dexpie_ros.critic.measure import without_nan
 from dexpie_ros.evaluation.experiments.results import (
+    ANY,
     CLAIMS,
+    DIFFERENCE,
     ArmResult,
     difference,
     differences,
@@ -55,13 +57,15 @@ def mean_gain(first: Mapping[str, ArmResult], second: Mapping[str, ArmResult]) -
     for cell in cells:
         tasks.setdefault(cell.partition("-")[0], []).append(cell)
 
-    def averaged(values: Mapping[str, Sequence[float]]) -> Interval:
+    def averaged(
+        values: Mapping[str, Sequence[float]], possible: tuple[float, float] = ANY
+    ) -> Interval:
         at = {c: [values[c][each[c].seeds.index(s)] for s in seeds] for c in cells}
         of_task = [np.mean([at[c] for c in own], axis=0) for own in tasks.values()]
-        return over_seeds(np.mean(of_task, axis=0).tolist())
+        return over_seeds(np.mean(of_task, axis=0).tolist(), possible)
 
     return Gain(
-        averaged({c: d.success_by_seed for c, d in each.items()}),
+        averaged({c: d.success_by_seed for c, d in each.items()}, DIFFERENCE),
         averaged({c: d.restricted_mean_by_seed_s for c, d in each.items()}),
         tuple(cells),
         tuple(seeds),

@@ -123,7 +123,7 @@ def _render(
     body.append("<h2>How to get this again</h2>" + html.table(["", ""], rows_of))
     body.append(
         '<p class="note">Intervals are 95 %. Over seeds: Student&#39;s, none below three '
-        "seeds. The analysis was fixed in docs/protocol.md before the runs.</p>"
+        "seeds. The analysis, and what was changed of it when, stands in docs/protocol.md.</p>"
     )
     return html.page(title, "\n".join(body))
 

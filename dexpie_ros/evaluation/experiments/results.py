@@ -84,11 +84,11 @@ class ArmResult:
         return summarise([t for trials in self.trials for t in trials], self.limit_s)
 
     def success(self) -> Interval:
-        """Mean over seeds, bootstrap over seeds."""
-        return over_seeds([s.success.value for s in self.by_seed()])
+        """Mean over seeds, Student's interval over seeds."""
+        return over_seeds([s.success.value for s in self.by_seed()], SHARE)
 
     def restricted_mean_s(self) -> Interval:
-        return over_seeds([s.restricted_mean_s.value for s in self.by_seed()])
+        return over_seeds([s.restricted_mean_s.value for s in self.by_seed()], (0.0, self.limit_s))
 
     def contact_entry(self) -> float:
         """Share of trials in which the hand ever touched the object."""
@@ -130,12 +130,19 @@ class Difference:
     """Per seed: for these two policies, not for the methods."""
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """Mean and Student's interval over seeds; no interval (NaN) from fewer than three."""
+SHARE, DIFFERENCE, ANY = (0.0, 1.0), (-1.0, 1.0), (-math.inf, math.inf)
+"""What a share of successes, and the difference of two, can be."""
+
+
+def over_seeds(values: Sequence[float], possible: tuple[float, float] = ANY) -> Interval:
+    """Mean and Student's interval over seeds, cut to what is ``possible``; no interval (NaN) from
+    fewer than three.
+    """
     x = np.asarray(values, np.float64)
     if len(x) < 3:
         return Interval(float(x.mean()) if len(x) else math.nan, math.nan, math.nan)
-    return student_mean(x)
+    mean = student_mean(x)
+    return Interval(mean.value, max(mean.low, possible[0]), min(mean.high, possible[1]))
 
 
 @dataclass(frozen=True)
@@ -229,7 +236,7 @@ def difference(first: ArmResult, second: ArmResult) -> Difference:
         names[0],
         names[1],
         tuple(common),
-        over_seeds(gains),
+        over_seeds(gains, DIFFERENCE),
         tuple(gains),
         over_seeds(slower),
         tuple(slower),
