@@ -77,9 +77,8 @@ def evaluate_policy(
         config.write_json(output, values)
     median = f"{summary.median_s:.1f} s" if summary.successes else "-"
     Console().print(
-        f"policy {', '.join((policy_id, *overrides))}, {_scene(lab.cell)}, starts {numbers[0]}..{numbers[-1]}: "
-        f"{summary.successes} of "
-        f"{summary.trials} = {summary.success.value:.1%} "
+        f"policy {', '.join((policy_id, *overrides))}, {_scene(lab.cell)}, "
+        f"starts {numbers[0]}..{numbers[-1]}: {summary.successes} of {summary.trials} = {summary.success.value:.1%} "
         f"({summary.success.low:.1%} .. {summary.success.high:.1%}), median {median}, "
         f"restricted mean {summary.restricted_mean_s.value:.1f} s of {limit_s:g} s, "
         f"contact entry {contact.value:.1%} ({contact.low:.1%} .. {contact.high:.1%})"

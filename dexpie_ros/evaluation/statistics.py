@@ -101,7 +101,7 @@ def sign_test(plus: int, minus: int) -> float:
 def bootstrap_mean(values: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Interval:
     """Mean of independent units (n,), percentile interval over resampled units.
 
-    For a paired comparison give the differences; for a method give one figure per training seed.
+    For a paired comparison give the differences; few units, as seeds are, want `student_mean`.
 
     Raises:
         EvaluationError: no units.

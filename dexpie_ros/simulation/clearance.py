@@ -13,7 +13,7 @@ import numpy as np
 from dexpie_ros.config import config
 from dexpie_ros.geometry import Array, invert
 from dexpie_ros.simulation import robot_model
-from dexpie_ros.simulation.kinematics import matrix_of
+from dexpie_ros.simulation.kinematics import at, matrix_of
 from dexpie_ros.simulation.rendering import mujoco
 from dexpie_ros.simulation.scene import TABLE_Z
 from dexpie_ros.simulation.state import CellState
@@ -78,8 +78,7 @@ class HandOutline:
         for far, near, (offset, ratio) in self._coupled:
             data.qpos[far] = offset + ratio * data.qpos[near]
         mujoco.mj_kinematics(model, data)
-        site = np.eye(4)
-        site[:3, :3], site[:3, 3] = data.site_xmat[0].reshape(3, 3), data.site_xpos[0]
+        site = at(data.site_xmat[0].reshape(3, 3), data.site_xpos[0])
         hand = tcp @ invert(site)
         # The vertical in the hand's frame, then in each part's own.
         up = hand[2, :3]

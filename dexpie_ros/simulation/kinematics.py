@@ -35,10 +35,14 @@ def matrix_of(pose: Pose) -> Array:
     x, y, z, w = pose.quaternion
     rotation = np.empty(9)
     mujoco.mju_quat2Mat(rotation, np.array([w, x, y, z]))
-    matrix = _IDENTITY.copy()
-    matrix[:3, :3] = rotation.reshape(3, 3)
-    matrix[:3, 3] = pose.position
-    return matrix
+    return at(rotation.reshape(3, 3), pose.position)
+
+
+def at(rotation: Array, position: Array) -> Array:
+    """Pose (4, 4); ``geometry.make_pose`` of one pose, without its overhead."""
+    pose = _IDENTITY.copy()
+    pose[:3, :3], pose[:3, 3] = rotation, position
+    return pose
 
 
 def clip(values: Array, low: Array | float, high: Array | float) -> Array:
@@ -76,10 +80,8 @@ class ArmKinematics:
     def forward(self, joints: Array) -> Array:
         """TCP pose (4, 4) in the base frame at ``joints`` (6,)."""
         self._place(joints)
-        pose = _IDENTITY.copy()
-        pose[:3, :3] = self._data.site_xmat[self._site].reshape(3, 3)
-        pose[:3, 3] = self._data.site_xpos[self._site]
-        return pose
+        site = self._data.site_xmat[self._site].reshape(3, 3)
+        return at(site, self._data.site_xpos[self._site])
 
     def inverse(
         self, target: Array, start: Array, iterations: int = 6, tolerance: float = 1e-5

@@ -60,7 +60,9 @@ def _train_actor(options: argparse.Namespace) -> int:
     spec = None
     if options.preset == "cpu" and names:
         spec = ObservationSpec(parts=("tcp", "hand", "objects"), object_names=names)
-    elif options.preset == "cpu" and not _names_observation(options):
+    elif options.preset == "cpu" and "observation" not in (
+        _on_top({}, options).get("policy") or {}
+    ):
         raise configs.ConfigError(
             f"{options.episodes}: preset cpu looks at objects, whose poses only a simulator "
             "records; these episodes hold none. On a robot take --preset best --set "
@@ -95,13 +97,6 @@ def _train_actor(options: argparse.Namespace) -> int:
         policy = train_actor(settings, episodes, labels, options.output, report, encoding)
     print(f"policy: {policy}")
     return 0
-
-
-def _names_observation(options: argparse.Namespace) -> bool:
-    """Whether a file or a word says what the policy looks at."""
-    asked: dict[str, Any] = {} if options.config is None else configs.read_yaml(options.config)
-    named = "observation" in (asked.get("policy") or {})
-    return named or any(word.startswith("policy.observation") for word in options.set)
 
 
 def _on_top(preset: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -103,7 +103,8 @@ GAINS: dict[str, tuple[tuple[str, Find], ...]] = {
 def gains(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[str, Gain]:
     """Those that can be computed from what is there."""
     mixed = settings.name == "ladder" and len(settings.variants) > 1  # whose DexPIE, whose BC?
-    found = {name: find(results) for name, find in (() if mixed else GAINS.get(settings.name, ()))}
+    figures = () if mixed else GAINS.get(settings.name, ())
+    found = {name: find(results) for name, find in figures}
     for k in range(2, settings.rounds + 1) if len(settings.variants) == 1 else ():
         now = select(results, settings.improver, round=k)
         found[f"round_{k}_gain_{settings.improver}_bc"] = mean_gain(now, select(results, "bc"))

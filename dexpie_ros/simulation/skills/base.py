@@ -13,7 +13,6 @@ from dexpie_ros.config import config
 from dexpie_ros.geometry import Array
 from dexpie_ros.simulation.kinematics import clip, rotation_vector
 
-_IDENTITY = np.eye(4)
 LABELS = ("ok", "pause", "miss", "detour", "retreat")
 """What a skill is doing at a step; everything but ok is time that a better operator saves."""
 
@@ -207,10 +206,3 @@ def straight_down(view: View, goal: Array, play: float = 0.004) -> Array:
     waiting = goal.copy()
     waiting[2, 3] = min(view.tcp[2, 3], goal[2, 3] + 20.0 * (beside - play))
     return waiting
-
-
-def at(rotation: Array, position: Array) -> Array:
-    """Pose (4, 4); ``geometry.make_pose`` of one pose, without its overhead."""
-    pose = _IDENTITY.copy()
-    pose[:3, :3], pose[:3, 3] = rotation, position
-    return pose

@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from dexpie_ros.geometry import Array
-from dexpie_ros.simulation.kinematics import rotation_matrix
+from dexpie_ros.simulation.kinematics import at, rotation_matrix
 from dexpie_ros.simulation.scene import TABLE_Z
-from dexpie_ros.simulation.skills.base import Intent, Skill, StyleConfig, View, angle, at, distance
+from dexpie_ros.simulation.skills.base import Intent, Skill, StyleConfig, View, angle, distance
 from dexpie_ros.simulation.tasks.bottle import CLOSED_HAND, OPEN_HAND, SIDE_GRASP, BottleTask
 
 _CENTRE = np.array([0.006, 0.0, 0.004])

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from dexpie_ros.geometry import Array
-from dexpie_ros.simulation.kinematics import rotation_matrix
+from dexpie_ros.simulation.kinematics import at, rotation_matrix
 from dexpie_ros.simulation.scene import TABLE_Z
 from dexpie_ros.simulation.skills.base import (
     Intent,
@@ -15,7 +15,6 @@ from dexpie_ros.simulation.skills.base import (
     StyleConfig,
     View,
     angle,
-    at,
     distance,
     straight_down,
 )
