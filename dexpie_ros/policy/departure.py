@@ -1,4 +1,4 @@
-"""A chunk as the way on from the last action of its prefix (docs/policy.md has the figures).
+"""A chunk as the way on from the last action of its prefix (docs/notes/policy.md has the figures).
 
 Nothing in a denoiser makes neighbouring slots agree: what it errs by at the first free slot is the
 step out of the prefix, and was larger than one step of the robot. So the chunk is written as
