@@ -85,14 +85,14 @@ def invert(pose: ArrayLike) -> Array:
 
 
 def relative(reference: ArrayLike, pose: ArrayLike) -> Array:
-    """``T_rel = T_ref^-1 T`` (algorithm section 1). Broadcasts over leading dimensions."""
+    """``T_rel = T_ref^-1 T``. Broadcasts over leading dimensions."""
     return invert(reference) @ np.asarray(pose, np.float64)
 
 
 def reanchor(t_new: ArrayLike, t_old: ArrayLike, t_rel: ArrayLike) -> Array:
     """``T'_rel = T_new^-1 T_old T_rel``: the same absolute poses, seen from a newer one.
 
-    This is the future-state-referenced prefix (algorithm section 2). Doing it element by element on
+    This is the future-state-referenced prefix of the paper. Doing it element by element on
     (position, rot6d) is wrong as soon as anything rotates.
     """
     return invert(t_new) @ np.asarray(t_old, np.float64) @ np.asarray(t_rel, np.float64)

@@ -50,7 +50,7 @@ def test_squared_cosine_schedule_golden_numbers():
 
     for t in (0, 1, 49, 90):
         assert table[t].item() == pytest.approx(bar((t + 1) / 100) / bar(0.0), rel=2e-5)
-    # The position signal must stand against this at the last step (algorithm section 1).
+    # The position signal must stand against this at the last step.
     assert math.sqrt(1 - Diffusion(DiffusionConfig(train_steps=50)).alphas_cumprod[0]) == (
         pytest.approx(0.0418, abs=1e-4)
     )
@@ -129,7 +129,7 @@ def test_prefix_lengths_are_uniform_and_kept_as_often_as_asked():
 
 
 def test_optimality_embeddings():
-    # Raw I moves almost nothing; scaled it does (algorithm section 5).
+    # Raw I moves almost nothing; scaled it does.
     values = torch.tensor([0.6, 0.8])
     raw, scaled = sinusoid(values, 128), sinusoid(100 * values, 128)
     assert (raw[0] - raw[1]).norm().item() == pytest.approx(0.40, abs=0.01)

@@ -1,7 +1,7 @@
 """How far the operator's hand is from the robot's, and whether a takeover may happen.
 
 Directions of translation are wrong by exactly the orientation misalignment at the takeover
-(paper, human-as-follower; algorithm section 7), therefore the gate.
+(paper, human-as-follower), therefore the gate.
 """
 
 from __future__ import annotations

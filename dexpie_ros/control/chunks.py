@@ -1,4 +1,4 @@
-"""Execution of action chunks by absolute time (algorithm section 2; paper, asynchronous inference).
+"""Execution of action chunks by absolute time (paper, asynchronous inference).
 
 Every action of a chunk carries the time at which it is due. At a control step the action due then
 is executed, whatever happened before: a chunk that comes late loses exactly the actions whose time

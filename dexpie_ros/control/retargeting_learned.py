@@ -1,4 +1,4 @@
-"""Learned hand retargeting in two stages (DexHiL; algorithm section 9), numpy at run time.
+"""Learned hand retargeting in two stages (DexHiL), numpy at run time.
 
 Stage 1: each of the four fingers follows a linear map of its base joint plus a bounded correction
 that its own three joints decide. Stage 2: the four fingers are frozen, and the thumb's two channels

@@ -1,4 +1,4 @@
-"""What a collection session still wants: quotas per stage, pairs, the staged flow (algorithm 8).
+"""What a collection session still wants: quotas per stage, pairs, the staged flow (docs/operation.md).
 
 A pure state machine over finished episodes. Resuming is replaying: a plan made with the episodes
 that already lie on disk goes on where the last one stopped.

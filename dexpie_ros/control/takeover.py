@@ -1,4 +1,4 @@
-"""The operator's motion, anchored where he took over (paper, human-as-follower; algorithm 7).
+"""The operator's motion, anchored where they took over (paper, human-as-follower).
 
     T_ee(t) = T_cmd(t0) F(t0)^-1 F(t)
 

@@ -1,6 +1,6 @@
 """The operator's devices -> a follower: where the end effector and the fingers would be.
 
-Human-as-follower (paper; algorithm section 7): the follower F(t) = T_v(t) X lives in the tracker's
+Human-as-follower (paper; docs/operation.md#who-drives): the follower F(t) = T_v(t) X lives in the tracker's
 own world, which nobody needs to calibrate, because the arbiter uses only its motion since the
 takeover. X is the fixed transform from the tracker to the end effector that it stands for.
 The world's rotation matters for one thing: to say how far the operator is from the robot.

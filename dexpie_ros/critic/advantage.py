@@ -1,4 +1,4 @@
-"""Advantages from values: how much better the next steps went than expected (algorithm section 4).
+"""Advantages from values: how much better the next steps went than expected (docs/critic.md).
 
 N-step: A_t = sum_{l=t}^{t+N-1} r_l + V(o_{t+N}) - V(o_t), rewards in the critic's units. Where the
 stream ends inside the window the sum holds the terminal reward and nothing is bootstrapped.

@@ -1,4 +1,4 @@
-"""Labels: value, advantage and optimality of every control step (algorithm section 4).
+"""Labels: value, advantage and optimality of every control step (docs/critic.md).
 
 `label` asks the critic once; `relabel` starts from the stored values, so other quantiles, alpha,
 windows or treatments of human data need no network. Labels are what `episodes.labels` keeps beside

@@ -1,4 +1,4 @@
-"""Optimality: advantages mapped to [0, 1] (algorithm section 4).
+"""Optimality: advantages mapped to [0, 1] (docs/critic.md#from-value-to-i).
 
 I_t = sigmoid(alpha (A_t - q_low) / (q_high - q_low)): 0.5 at q_low, 0.9933 at q_high with alpha 5.
 Binary (RECAP): 1 where A_t > q_low. Demonstrations and human segments may be set to 1 instead.

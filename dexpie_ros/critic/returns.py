@@ -1,4 +1,4 @@
-"""Rewards and Monte-Carlo returns (algorithm section 3).
+"""Rewards and Monte-Carlo returns (docs/critic.md#returns).
 
 Reward: -1 per step, 0 at success, -C_fail at failure, discount 1. With T steps, the last of them
 terminal, step t of a successful episode has the return -(T-1-t), of a failed one

@@ -1,4 +1,4 @@
-"""The critic's config and its three presets (algorithm section 3)."""
+"""The critic's config and its three presets (docs/critic.md#presets)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demonstrations first, then RL: which phase the measured figures call for (algorithm section 10).
+"""Demonstrations first, then RL: which phase the measured figures call for.
 
 `rl_finetune` iff BC succeeds and reaches the object often enough; else `continue_bc`: improving from
 its own deployment asks of a policy that it gets close enough to the goal for the data to be worth

@@ -1,5 +1,5 @@
 """`dexpie evaluate POLICY --panel`: a policy on its task's panel in simulation, and what the phase
-gate says of it (algorithm section 10).
+gate says of it (docs/protocol.md#panel-and-phase-gate).
 
 The panel of a task is fixed: the same conditions and starts for every policy, so that results kept
 as JSON stay comparable; ``--before`` puts two of them side by side.

@@ -1,4 +1,4 @@
-"""Actions relative to the observation: SE(3) + rot6d + absolute hand (algorithm section 1).
+"""Actions relative to the observation: SE(3) + rot6d + absolute hand (docs/policy.md).
 
 An action is 15 numbers: relative position (3, m), rot6d of the relative rotation (6, columns) and
 hand openings (6, absolute, 0 closed .. 1 open). Step k of a chunk is relative to the TCP pose
@@ -65,8 +65,8 @@ def unpack(actions: ArrayLike) -> Array:
 def rebase(actions: ArrayLike, t_old: ArrayLike, t_new: ArrayLike) -> Array:
     """Actions (..., H, 15) seen from ``t_old`` -> the same commands seen from ``t_new`` (4, 4).
 
-    ``T'_rel = T_new^-1 T_old T_rel``, hand unchanged: the future-state-referenced prefix (algorithm
-    section 2). Element by element this would be wrong as soon as anything rotates.
+    ``T'_rel = T_new^-1 T_old T_rel``, hand unchanged: the future-state-referenced prefix of the
+    paper. Element by element this would be wrong as soon as anything rotates.
     """
     values = np.asarray(actions, np.float64)
     new = np.asarray(t_new, np.float64)[..., None, :, :]

@@ -84,7 +84,7 @@ class Actor(nn.Module):
         return torch.cat([vector, seen.to(vector.dtype)], dim=-1)
 
     def forward(self, batch: Batch, draws: Draws, augment: torch.Generator | None = None) -> Tensor:
-        """Training loss (a scalar) of algorithm section 2 on one batch."""
+        """Training loss (a scalar) on one batch: of the slots behind the prefix that are not padding."""
         horizon = self.config.action.horizon
         mask = prefix_mask(draws.delay, horizon)
         noisy = self.diffusion.add_noise(batch.actions, draws.noise, draws.step)
@@ -120,7 +120,7 @@ class Actor(nn.Module):
         """Normalised chunks (B, H, 15) for features (B, F), from ``noise`` (B, H, 15).
 
         ``prefix`` (B, H, 15) counts where ``mask`` (B, H) is 1; ``fresh`` (steps, B, H, 15) noise
-        makes it DDPM. Guidance, algorithm section 5:
+        makes it DDPM. Guidance:
         ``eps_null + beta (eps_I - eps_null)``, both branches in one batch. All that depends on the
         step but not on the chunk is computed before the first step.
         """

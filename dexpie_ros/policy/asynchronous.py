@@ -1,4 +1,4 @@
-"""When to infer, from which observation, with which prefix (algorithm section 2).
+"""When to infer, from which observation, with which prefix (docs/policy.md#when-the-policy-is-asked).
 
 Pure and deterministic: the same control steps and observations give the same chunks, bit for bit.
 Whoever calls :meth:`AsyncPolicy.step` decides when the chunk arrives: the lockstep runner after so

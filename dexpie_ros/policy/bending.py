@@ -1,4 +1,4 @@
-"""A chunk bent onto its prefix, of which the network knows nothing (docs/notes/policy.md has the figures).
+"""A chunk bent onto its prefix, of which the network knows nothing (figures: docs/notes/policy.md).
 
 A network that is trained with prefixes learns that what goes on goes on: a hand that hesitates
 hesitates, whatever the observation says. In its data that is right; deployed, the prefix is its own

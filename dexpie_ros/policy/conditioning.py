@@ -1,4 +1,4 @@
-"""The global condition: diffusion step, observation and optimality (algorithm section 5).
+"""The global condition: diffusion step, observation and optimality (docs/policy.md).
 
 The optimality I in [0, 1] enters through sinusoids of ``scale * I`` and an MLP: the raw value would
 hardly move anything but "present or absent" (distance e(0.6) - e(0.8) = 0.4, null - e(1) = 8).

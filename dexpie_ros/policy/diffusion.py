@@ -1,4 +1,4 @@
-"""Noising, masked loss and DDIM or DDPM sampling with a prefix (algorithm sections 2 and 5).
+"""Noising, masked loss and DDIM or DDPM sampling with a prefix (docs/policy.md#presets).
 
 The schedule is diffusers': betas, alphas_cumprod and timesteps are read from its schedulers once;
 the arithmetic of a step is written out here with coefficients known ahead, because the scheduler's

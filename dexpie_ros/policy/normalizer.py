@@ -1,7 +1,7 @@
 """Normalisation of actions and of the observation vector, kept beside the weights as JSON.
 
 Actions: one isotropic scale for position, so that turning the frame changes nothing; rotation as it
-is; hand ``2h - 1`` (algorithm section 1). The observation vector: mean and standard deviation. The
+is; hand ``2h - 1`` (docs/policy.md). The observation vector: mean and standard deviation. The
 prefix goes through the same transform as the targets.
 """
 

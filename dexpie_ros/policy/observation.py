@@ -1,6 +1,6 @@
 """What a policy or critic sees: one builder for live observations and for recorded episodes.
 
-The vector is a list of named parts (algorithm section 1):
+The vector is a list of named parts (docs/policy.md#observations-and-actions):
 
 ========================  =========================================================  =====
 part                      meaning                                                    size

@@ -1,4 +1,4 @@
-"""The named choices: `paper`, `authors`, `best` and `cpu` (algorithm, first paragraph).
+"""The named choices: `paper`, `authors`, `best` and `cpu` (docs/policy.md#presets).
 
 `paper` follows the text of the paper, `authors` its published code where that differs, `best` is
 the default, and `cpu` is the state-based actor that trains and runs on one core.

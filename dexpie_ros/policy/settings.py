@@ -1,4 +1,4 @@
-"""Typed settings of a policy: every choice of algorithm sections 1, 2 and 5 is a field here."""
+"""Typed settings of a policy: every choice of docs/policy.md is a field here."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class DiffusionConfig:
 
 @config
 class PrefixConfig:
-    """How a chunk goes on from the actions under way (algorithm section 2)."""
+    """How a chunk goes on from the actions under way (docs/policy.md#when-the-policy-is-asked)."""
 
     max_delay: int = Field(default=4, ge=0)
     """n, steps."""
@@ -112,7 +112,7 @@ class PrefixConfig:
 
 @config
 class OptimalityConfig:
-    """How the optimality I enters the network (algorithm section 5)."""
+    """How the optimality I enters the network (docs/policy.md#choosing-the-optimality-i)."""
 
     kind: Literal["none", "binary", "continuous"] = "continuous"
     embedding: Literal["scaled", "raw"] = "scaled"

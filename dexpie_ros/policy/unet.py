@@ -1,4 +1,4 @@
-"""Conditional 1D U-Net over the chunk (algorithm section 5, reference: Diffusion Policy).
+"""Conditional 1D U-Net over the chunk (reference: Diffusion Policy).
 
 Two defects of the widely copied implementation are absent: the full-resolution skip is used, and
 the local (prefix) conditioning enters at the first down level and again before the last

@@ -44,7 +44,7 @@ class TrainingError(ValueError):
 
 @config
 class LoopConfig:
-    """Optimisation settings; the defaults are the paper's (algorithm section 5)."""
+    """Optimisation settings; the defaults are the paper's."""
 
     batch_size: Annotated[int, Field(ge=1)] = 256
     """Over all processes."""

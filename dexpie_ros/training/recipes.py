@@ -1,4 +1,4 @@
-"""The six methods: which data, with what weight and condition (algorithm section 6).
+"""The six methods: which data, with what weight and condition (docs/protocol.md#arms).
 
 One trainer, one network, one data order; a recipe decides nothing but its rows in this table:
 
@@ -212,7 +212,7 @@ def first_tick(recipe: str, episode: Episode) -> int:
 def chunk_optimality(
     episode: Episode, labels: Labels, windows: Windows, human_share: float = 1.0
 ) -> Array:
-    """I of the windows of one episode (algorithm section 4).
+    """I of the windows of one episode (docs/critic.md#from-value-to-i).
 
     A chunk is human where people decided at least ``human_share`` of it; wherever it begins, it then
     has the label of a human step. Any other chunk has the label of its first step, but where that

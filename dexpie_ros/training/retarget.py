@@ -1,6 +1,6 @@
 """`train_retargeting`: a calibration recording in, a learned hand retargeting out.
 
-DexHiL's two stages (algorithm section 9). Trained in one go, a thumb that has to meet the fingertips
+DexHiL's two stages (docs/operation.md#learned-retargeting). Trained in one go, a thumb that has to meet the fingertips
 pulls the fingers with it, and the hand degenerates: fingers bend where the person's do not, because
 that too shortens the distance. So the four fingers are fitted to the person's alone, frozen, and the
 thumb then learns residuals from where they really go, with the distances between the fingertips
