@@ -1,8 +1,8 @@
 """Who drives the robot at each control step: the policy, the operator, or nobody (it holds).
 
 docs/operation.md says what a person sees of it. One :class:`ControlStep` per 40 ms tick; everything
-that happens between two steps (chunks, services, faults) takes effect at the next one. The modes and their
-transitions are in `modes`, the operator's anchoring in `takeover`, the limits in `limits`.
+that happens between two steps (chunks, services, faults) takes effect at the next one. The modes and
+their transitions are in `modes`, the operator's anchoring in `takeover`, the limits in `limits`.
 """
 
 from __future__ import annotations
