@@ -66,5 +66,8 @@ def test_a_policy_samples_as_its_settings_say(tmp_path):
     chunks = [policy.sample(vector, np.eye(4), seed=k, settings=settings)[1] for k in (0, 0, 1)]
     assert np.array_equal(chunks[0], chunks[1])
     assert not np.array_equal(chunks[0], chunks[2])
+    quiet = InferenceSettings(steps=5, noise=0.0)
+    silent = [policy.sample(vector, np.eye(4), seed=k, settings=quiet)[1] for k in (0, 1)]
+    assert np.array_equal(*silent), "noise 0: no noise at any step"
     plain = tiny_policy().sample(vector, np.eye(4), seed=0, settings=settings)[1]
     assert not np.array_equal(chunks[0], plain)

@@ -148,6 +148,20 @@ def test_optimality_embeddings():
 
 
 @pytest.mark.parametrize("denoiser", [TINY_UNET, TINY_MLP], ids=["unet", "mlp"])
+def test_the_same_seed_gives_every_method_the_same_network(denoiser):
+    """But for what only some have: the embedding of I."""
+    states = []
+    for kind in ("none", "binary", "continuous"):
+        torch.manual_seed(3)
+        states.append(Actor(tiny(denoiser, optimality=OptimalityConfig(kind=kind))).state_dict())
+    shared = [k for k in states[0] if not k.startswith("conditioner.optimality.")]
+    assert len(shared) > 5
+    for other in states[1:]:
+        assert all(torch.equal(states[0][k], other[k]) for k in shared)
+        assert len(other) > len(states[0])
+
+
+@pytest.mark.parametrize("denoiser", [TINY_UNET, TINY_MLP], ids=["unet", "mlp"])
 def test_prefix_conditioning_starts_as_plain_overwriting_and_then_reaches_the_output(denoiser):
     torch.manual_seed(0)
     actor = Actor(tiny(denoiser))

@@ -99,7 +99,10 @@ class Conditioner(nn.Module):
         super().__init__()
         width = denoiser.vector_embedding
         self.step = StepEmbedding(denoiser.step_embedding, 4 * denoiser.step_embedding)
-        self.optimality = OptimalityEmbedding(optimality)
+        # The same seed shall give every method the same network: what only some have must not draw
+        # from what all others' weights are drawn from.
+        with torch.random.fork_rng(devices=[]):
+            self.optimality = OptimalityEmbedding(optimality)
         self.features: nn.Module = nn.Identity()
         if width:
             self.features = nn.Sequential(

@@ -126,7 +126,7 @@ class Policy:
         fresh = None
         if self.config.diffusion.sampler == "ddpm":
             more = random.standard_normal((settings.steps, 1, *shape), dtype=np.float32)
-            fresh = torch.from_numpy(more).to(self.device)
+            fresh = torch.from_numpy(settings.noise * more).to(self.device)
         known, mask = np.zeros(shape, np.float32), np.zeros(self.horizon, np.float32)
         if delay:
             encoded = actions.encode(t_obs, tcp_prefix, hand_prefix)
