@@ -181,6 +181,21 @@ def test_other_lerobot_data_is_refused_in_words(episodes, tmp_path, file, change
         export_lerobot(episodes, root)
 
 
+def test_who_drove_is_told_or_recorded_never_guessed(episodes, tmp_path):
+    pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    root = export_lerobot(episodes[:1], tmp_path / "l")
+    (path,) = (root / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    ours = [name for name in table.column_names if name.startswith("dexpie.")]
+    pq.write_table(table.drop_columns([*ours, "intervention"]), path)
+    with pytest.raises(EpisodeError, match=r"episode 0: no `intervention`.*--driver human"):
+        read_lerobot(root)
+    (shown,), (deployed,) = read_lerobot(root, "human"), read_lerobot(root, "policy")
+    assert (shown.info.kind, deployed.info.kind) == ("demonstration", "deployment")
+    assert shown.human.all() and not deployed.human.any()
+
+
 def test_lost_commands_are_not_exported(episodes, tmp_path):
     pytest.importorskip("pyarrow")
     episode = read_episode(episodes[0].path)

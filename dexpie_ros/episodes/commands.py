@@ -167,7 +167,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--driver",
         choices=("human", "policy"),
-        help="authors only: where no intervention is recorded",
+        help="who drove, where no intervention is recorded",
     )
     parser.add_argument("--bgr", action="store_true", help="the authors' pictures are BGR")
 
@@ -177,12 +177,12 @@ def _import(options: argparse.Namespace) -> int:
     from dexpie_ros.episodes.formats.lerobot_in import import_lerobot
 
     if options.format == "lerobot":
-        for name in ("kind", "task", "rate", "driver", "bgr"):
+        for name in ("kind", "task", "rate", "bgr"):
             if getattr(options, name):
                 raise EpisodeError(
                     f"--{name} goes with --format authors only; a LeRobotDataset says it"
                 )
-        paths = import_lerobot(options.source, options.output)
+        paths = import_lerobot(options.source, options.output, options.driver or "")
     else:
         paths = import_authors(
             options.source, options.output, kind=options.kind or "demonstration",

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,11 @@ from dexpie_ros.episodes.formats.as_bag import (
     record,
     state_messages,
 )
+from dexpie_ros.episodes.formats.driver import Driver, require_driver
 from dexpie_ros.episodes.formats.optional import require
 from dexpie_ros.episodes.images import encode_jpeg
 from dexpie_ros.geometry import Array, Pose
 
-Driver = Literal["human", "policy", ""]
 START_NS = 1_000_000_000_000_000_000
 """Begin of episodes that carry no times: plainly not a date of a recording."""
 
@@ -229,13 +229,8 @@ def _source(
             raise EpisodeError(f"{where}: {len(values)} pictures of {camera} for {steps} steps")
     if intervention is not None:
         human = np.any(np.asarray(intervention[:], bool).reshape(steps, -1), axis=1)
-    elif driver:
-        human = np.full(steps, driver == "human")
     else:
-        raise EpisodeError(
-            f"{where}: no `intervention`: who drove is not recorded; say it with --driver human (for "
-            "demonstrations) or --driver policy"
-        )
+        human = require_driver(driver, steps, where)
     if stamps is not None and np.all(np.diff(np.asarray(stamps[:], np.int64)) > 0):
         times, timed = np.asarray(stamps[:], np.int64), True
     else:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from dexpie_ros import geometry
 from dexpie_ros.control.types import STEP_NS, Mode, Source
-from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo, ImageSequence
+from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo, ImageSequence, Kind
 from dexpie_ros.episodes.episode_file import read_info
 from dexpie_ros.episodes.formats.as_bag import write_bag
+from dexpie_ros.episodes.formats.driver import Driver, require_driver
 from dexpie_ros.episodes.formats.lerobot_features import (
     ACTION_NAMES,
     FPS,
@@ -49,8 +50,12 @@ class StoredImages:
         return decode_shrunk(self.encoded[index], size)
 
 
-def read_lerobot(root: str | Path) -> list[Episode]:
-    """All episodes of a data set, in memory. EpisodeError names what is missing or broken."""
+def read_lerobot(root: str | Path, driver: Driver = "") -> list[Episode]:
+    """All episodes of a data set, in memory. EpisodeError names what is missing or broken.
+
+    ``driver``: who drove where a data set of others has no column `intervention`. A policy's
+    episodes become deployments, a person's demonstrations.
+    """
     folder = Path(root)
     pq = require("pyarrow.parquet", "reading a LeRobotDataset")
     arrow = require("pyarrow", "reading a LeRobotDataset")
@@ -75,7 +80,7 @@ def read_lerobot(root: str | Path) -> list[Episode]:
             data = files[path]
             mask = np.asarray(data["episode_index"]) == row["episode_index"]
             part = data.filter(arrow.array(mask))
-            result.append(_episode(folder, info, row, part, tasks))
+            result.append(_episode(folder, info, row, part, tasks, driver))
     except (OSError, IndexError, KeyError, TypeError, arrow.ArrowException) as error:
         raise EpisodeError(f"{folder}: not a whole LeRobotDataset v3: {error!r:.300}") from None
     if len(result) != info["total_episodes"]:
@@ -85,9 +90,9 @@ def read_lerobot(root: str | Path) -> list[Episode]:
     return result
 
 
-def import_lerobot(root: str | Path, out: str | Path) -> list[Path]:
+def import_lerobot(root: str | Path, out: str | Path, driver: Driver = "") -> list[Path]:
     """Record every episode of a data set as a bag below ``out``."""
-    return [write_bag(Path(out) / episode.id, episode) for episode in read_lerobot(root)]
+    return [write_bag(Path(out) / episode.id, episode) for episode in read_lerobot(root, driver)]
 
 
 def _info(folder: Path) -> dict[str, Any]:
@@ -118,7 +123,12 @@ def _info(folder: Path) -> dict[str, Any]:
 
 
 def _episode(
-    folder: Path, info: Mapping[str, Any], row: Mapping[str, Any], part: Any, tasks: dict[int, str]
+    folder: Path,
+    info: Mapping[str, Any],
+    row: Mapping[str, Any],
+    part: Any,
+    tasks: dict[int, str],
+    driver: Driver,
 ) -> Episode:
     number, steps = int(row["episode_index"]), int(row["length"])
     if part.num_rows != steps:
@@ -140,9 +150,10 @@ def _episode(
         arrays = _exact(exact, len(names), steps)
         content = read_info(json.loads(row["dexpie_info"]), f"{folder}: episode {number}")
     else:
-        arrays = _foreign(part, steps)
+        arrays = _foreign(part, steps, driver, f"{folder}: episode {number}")
         task = tasks.get(int(part["task_index"][0].as_py()), "")
-        content = EpisodeInfo(f"{folder.name}-{number:06d}", kind="demonstration", task=task)
+        kind: Kind = "deployment" if np.any(arrays["source"] == Source.POLICY) else "demonstration"
+        content = EpisodeInfo(f"{folder.name}-{number:06d}", kind=kind, task=task)
     corrected = more.get("corrected")
     return Episode(
         info=content,
@@ -176,12 +187,13 @@ def _exact(values: dict[str, NDArray], objects: int, steps: int) -> dict[str, ND
     return arrays
 
 
-def _foreign(part: Any, steps: int) -> dict[str, NDArray]:
+def _foreign(part: Any, steps: int, driver: Driver, where: str) -> dict[str, NDArray]:
     state = _column(part, "observation.state", "float64", (len(STATE_NAMES),))
     action = _column(part, "action", "float64", (len(ACTION_NAMES),))
-    human = np.ones(steps, bool)
     if "intervention" in part.column_names:
         human = _column(part, "intervention", "bool", (1,))
+    else:
+        human = require_driver(driver, steps, where)
     nothing_tcp, nothing = np.full((steps, 4, 4), np.nan), np.full((steps, 6), np.nan)
     command_tcp, command_hand = _pose(action[:, :9]), action[:, 9:]
     return {
