@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dexpie_ros import config
-from dexpie_ros.control.types import Source
+from dexpie_ros.control.types import Mode, Source
 from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.geometry import Array
 
@@ -26,6 +26,11 @@ Bool = NDArray[np.bool_]
 Kind = Literal["demonstration", "deployment", "correction", "evaluation"]
 Outcome = Literal["", "success", "failure", "aborted"]
 KINDS: tuple[Kind, ...] = ("demonstration", "deployment", "correction", "evaluation")
+
+
+BRIDGED_STEPS = 25
+"""One second. A tracker lost for a tick does not make two interventions of one; a person whose
+tracker is gone for longer shows nothing that a policy should learn."""
 
 
 class EpisodeError(ValueError):
@@ -179,10 +184,19 @@ class Episode:
 
     @property
     def human(self) -> Bool:
-        """(T,) the operator had a hand in the executed command."""
+        """(T,) the operator had a hand in the executed command, or held still for a moment because
+        their tracker was lost: no more than `BRIDGED_STEPS` between two steps that they drove.
+        """
         if self.intervention is not None:
             return self.intervention
-        return np.isin(self.source, (Source.HUMAN, Source.BLEND))
+        drove = np.isin(self.source, (Source.HUMAN, Source.BLEND))
+        steps = np.flatnonzero(drove)
+        apart = np.diff(steps) - 1
+        for index in np.flatnonzero((apart > 0) & (apart <= BRIDGED_STEPS)):
+            gap = slice(steps[index] + 1, steps[index + 1])
+            if np.all(self.mode[gap] == Mode.HUMAN):
+                drove[gap] = True
+        return drove
 
     @property
     def stage_names(self) -> tuple[str, ...]:
