@@ -14,6 +14,7 @@ from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic import settings as presets
 from dexpie_ros.critic.advantage import AdvantageConfig
 from dexpie_ros.critic.critic import Critic
+from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.events import event_aucs, event_labels
 from dexpie_ros.critic.features import features
 from dexpie_ros.critic.label import LabelConfig, label, relabel
@@ -210,3 +211,12 @@ def test_report_warns_of_a_critic_that_only_remembers(critic: Critic) -> None:
     stranger = train_critic(dataclasses.replace(QUICK, epochs=1, seed=9), EPISODES)
     with pytest.raises(ValueError, match="label again"):
         critic_report(stranger, EPISODES, labels)
+
+
+def test_decay_does_not_go_with_a_terminal_reward(critic: Critic) -> None:
+    returns = dataclasses.replace(critic.settings.returns, scaling="decay")
+    settings = dataclasses.replace(critic.settings, returns=returns)
+    decayed = Critic(settings, critic.networks, critic.folds, inputs=critic.inputs)
+    with pytest.raises(CriticError, match="terminal_reward=false"):
+        label(decayed, EPISODES, LabelConfig())
+    assert label(decayed, EPISODES, labelling.authors())

@@ -14,8 +14,11 @@ from critic_data import mixture, reach
 from dexpie_ros.config import ConfigError
 from dexpie_ros.critic import settings as presets
 from dexpie_ros.critic.critic import Critic
+from dexpie_ros.critic.errors import CriticError
+from dexpie_ros.critic.label import LabelConfig, label
 from dexpie_ros.critic.measure import episode_returns
 from dexpie_ros.critic.network import ValueNetwork
+from dexpie_ros.critic.report import critic_report
 from dexpie_ros.critic.settings import CriticConfig, FeatureConfig
 from dexpie_ros.critic.train import split, train_critic
 
@@ -105,6 +108,43 @@ def test_each_episode_is_judged_by_the_network_that_did_not_see_it(critic: Criti
     assert critic.held_out(unseen)
     each = [Critic(critic.settings, [n], {}).values(unseen) for n in critic.networks]
     np.testing.assert_allclose(critic.values(unseen), np.mean(each, axis=0), atol=1e-6)
+
+
+def test_an_episode_is_not_judged_by_a_network_that_saw_its_pair(
+    critic: Critic, tmp_path: Path
+) -> None:
+    paired = next(e for e in mixture() if e.info.pair_id)
+    partner = reach(902, pair_id=paired.info.pair_id)  # excluded, or recorded since
+    network = critic.networks[critic.folds[paired.id]]
+    for each in (critic, Critic.load(critic.save(tmp_path))):
+        alone = Critic(critic.settings, [network], {})
+        np.testing.assert_array_equal(each.values(partner), alone.values(partner))
+
+
+def test_a_robots_episodes_want_pictures(critic: Critic) -> None:
+    blind = [
+        dataclasses.replace(e, object_names=(), objects=np.zeros((len(e), 0, 7))) for e in mixture()
+    ]
+    with pytest.raises(CriticError, match=r"no object poses.*features.images=\[front,wrist\]"):
+        train_critic(QUICK, blind)
+
+
+def test_steps_further_from_the_end_than_the_longest_episode_are_told() -> None:
+    """100 steps, L = 80: at 19 of them more than 80 are left, a success like any other's failure."""
+    long = [
+        dataclasses.replace(e, info=dataclasses.replace(e.info, outcome="success"))
+        for e in mixture()
+        if len(e) > 80
+    ]
+    settings = dataclasses.replace(
+        QUICK, returns=dataclasses.replace(QUICK.returns, max_steps=80), epochs=1
+    )
+    trained = train_critic(settings, long)
+    beyond = sum(len(e) - 81 for e in long) / sum(len(e) for e in long)
+    assert trained.metrics["beyond_share"] == pytest.approx(beyond) and beyond > 0
+    assert trained.metrics["clipped_share"] == 0.0
+    warnings = critic_report(trained, long, label(trained, long, LabelConfig())).warnings
+    assert any("more than max_steps=80 before the end" in each for each in warnings)
 
 
 def test_save_and_load(critic: Critic, tmp_path: Path) -> None:

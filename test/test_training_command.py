@@ -74,9 +74,23 @@ def test_a_policy_that_would_see_nothing_is_refused(tmp_path):
     assert options.run(options) == 0
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("recipe=dexhil", "give --recipe dexhil"),
+        ("loop.epochs=3", "loop.iterations=2 decides.*loop.iterations=0"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(bags, tmp_path, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        train(bags, tmp_path / "x", "--set", setting)
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_policy_says_what_data_it_is_of(bags, tmp_path):
     run = read_yaml(train(bags, tmp_path) / "run.yaml")
     assert run["episodes"] == ["e0", "e1"]
     assert run["config"]["loop"]["iterations"] == 2
+    assert run["config"]["policy"]["optimality"]["kind"] == "none", "what the recipe takes"
     hashes = {run[k] for k in ("data_sha256", "labels_sha256", "episodes_sha256")}
     assert [len(h) for h in hashes] == [64] * 3

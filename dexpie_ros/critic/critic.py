@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.critic.targets import expectation, quantile
 from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.episodes.labels import verdict
 from dexpie_ros.episodes.reader import require_alignment
 
 FORMAT = 1
@@ -47,8 +48,9 @@ class Judgement(NamedTuple):
 class Critic:
     """Values of episodes, each from networks that did not see it where that is possible.
 
-    ``folds`` names, for every training episode, the network that was trained without it. An
-    episode that no network saw is judged by the mean of all.
+    ``folds`` names, for every training episode, the network that was trained without it and without
+    the other episodes of its pair. An episode of which no network saw anything is judged by the mean
+    of all.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Critic:
         inputs: Sequence[str] = (),
         encode: ImageFeatures | None = None,
         preset: str = "",
+        pairs: Mapping[str, int] | None = None,
+        verdicts: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings = settings
         self.networks = tuple(networks)
@@ -72,6 +76,10 @@ class Critic:
         self.preset = preset
         """Name of the preset that the config began with: its labels are made by the same, unless
         something else is asked for. Empty where nobody said."""
+        self.pairs = dict(pairs or {})
+        """Fold by ``pair_id``: a failed episode and its correction start alike."""
+        self.verdicts = dict(verdicts or {})
+        """What people said of each training episode (`episodes.labels.verdict`), by id."""
         for network in self.networks:
             network.eval()
 
@@ -94,19 +102,28 @@ class Critic:
         """Whether the network(s) that judge this episode never saw it."""
         return episode.id in self.folds or episode.id not in self.inputs
 
+    def outdated(self, episodes: Sequence[Episode]) -> list[Episode]:
+        """Those that were judged otherwise, or driven by others, when the critic learned from them.
+
+        Critics of earlier versions do not know: none.
+        """
+        return [e for e in episodes if e.id in self.verdicts and self.verdicts[e.id] != verdict(e)]
+
+    def _judges(self, episode: Episode) -> tuple[ValueNetwork, ...]:
+        """The networks that saw neither this episode nor its pair, as far as there are such."""
+        fold = self.folds.get(episode.id, self.pairs.get(episode.info.pair_id))
+        return self.networks if fold is None else (self.networks[fold],)
+
     def values(self, episode: Episode) -> NDArray[np.float64]:
         """V(o_t) for every control step (T,), in the critic's units, [-1, 0]."""
-        fold = self.folds.get(episode.id)
-        chosen = self.networks if fold is None else (self.networks[fold],)
-        return self._judge(episode, chosen)[0]
+        return self._judge(episode, self._judges(episode))[0]
 
     def judge(self, episode: Episode) -> Judgement:
         """:meth:`values` with the spread of the distribution that they are the mean of.
 
         Where several networks judge, of their mixture: it is wide too where they disagree.
         """
-        fold = self.folds.get(episode.id)
-        chosen = self.networks if fold is None else (self.networks[fold],)
+        chosen = self._judges(episode)
         values, masses = self._judge(episode, chosen)
         centres = chosen[0].centres.to(masses.dtype)
         low, high = (quantile(masses, centres, share) for share in SPREAD)
@@ -154,6 +171,8 @@ class Critic:
                 "networks": len(self.networks),
                 "folds": self.folds,
                 "inputs": list(self.inputs),
+                "pairs": self.pairs,
+                "verdicts": self.verdicts,
                 "provenance": configs.provenance(),
             },
         )
@@ -188,7 +207,7 @@ class Critic:
         metrics = _read_json(folder / "metrics.json")
         critic = cls(
             settings, networks, about["folds"], metrics, about["inputs"], encode,
-            str(about.get("preset", "")),
+            str(about.get("preset", "")), about.get("pairs"), about.get("verdicts"),
         )  # fmt: skip
         if critic.hash != about["hash"]:
             raise configs.ConfigError(

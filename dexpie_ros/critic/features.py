@@ -25,10 +25,18 @@ def resolve(settings: FeatureConfig, episodes: Sequence[Episode]) -> tuple[str, 
     """The objects to look at: those configured, or all that every episode holds.
 
     Raises:
-        CriticError: episodes disagree about their objects, or lack a configured one.
+        CriticError: episodes disagree about their objects, lack a configured one, or hold nothing
+            of the task that the critic could look at.
     """
     looked_at = settings.relations or any(part.startswith("objects") for part in settings.parts)
     wanted = settings.object_names or (tuple(episodes[0].object_names) if looked_at else ())
+    if looked_at and not wanted and not settings.images:
+        raise CriticError(
+            f"{episodes[0].path}: holds no object poses (only a simulator knows them), and "
+            "features.images names no camera: the critic would see the hand alone. Set "
+            "features.images=[front,wrist] and features.encoder.weights=FILE (R3M; random to begin "
+            "from nothing)"
+        )
     for episode in episodes:
         missing = [name for name in wanted if name not in episode.object_names]
         if missing:

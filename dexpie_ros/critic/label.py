@@ -19,8 +19,9 @@ from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.errors import CriticError
 from dexpie_ros.critic.optimality import ScoringConfig, optimality, score, thresholds
 from dexpie_ros.critic.returns import ReturnConfig, stream
+from dexpie_ros.critic.train import counts
 from dexpie_ros.episodes.episode import Episode
-from dexpie_ros.episodes.labels import Labels
+from dexpie_ros.episodes.labels import Labels, verdict
 
 
 @configs.config
@@ -105,16 +106,18 @@ def _label(
     settings: LabelConfig,
     returns: ReturnConfig,
 ) -> list[Labels]:
+    if returns.scaling == "decay" and settings.advantage.terminal_reward:
+        raise CriticError(
+            "advantage.terminal_reward does not go with returns.scaling=decay: a window that reaches "
+            "a failure would hold its discounted cost where the one before holds the growth of the "
+            "full cost, and rank above it; set advantage.terminal_reward=false, as the authors do"
+        )
     values = [np.asarray(value, np.float64) for value, _, _ in judged]
     gained = [
         advantages(v, stream(len(e), e.success, e.human, returns), settings.advantage, returns)
         for e, v in zip(episodes, values, strict=True)
     ]
-    counted = [
-        a
-        for e, a in zip(episodes, gained, strict=True)
-        if e.info.use_for_critic and e.outcome != "aborted"
-    ]
+    counted = [a for e, a in zip(episodes, gained, strict=True) if counts(e)]
     at = thresholds(np.concatenate(counted) if counted else np.zeros(0), settings.scoring)
     shared = {
         "returns": configs.to_dict(returns),
@@ -133,7 +136,7 @@ def _label(
                 episode.info.kind == "demonstration",
                 settings.scoring,
             ).astype(np.float32),
-            meta={**about, **shared},
+            meta={**about, **shared, "verdict": verdict(episode)},
             value_low=low,
             value_high=high,
         )

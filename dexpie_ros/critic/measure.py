@@ -31,12 +31,12 @@ def measure(critic: Critic, episodes: Sequence[Episode], unseen: Values) -> dict
     settings = critic.settings.returns
     truth = [episode_returns(e, settings) for e in episodes]
     seen = {i: critic.values_in_sample(e) for i, e in enumerate(episodes)}
-    unclipped = [
-        returns.monte_carlo(returns.stream(len(e), e.success, e.human, settings), settings)
-        for e in episodes
-    ]
+    streams = [returns.stream(len(e), e.success, e.human, settings) for e in episodes]
+    unclipped = [returns.monte_carlo(rewards, settings) for rewards in streams]
+    ahead = np.concatenate([rewards.end - np.arange(len(rewards)) for rewards in streams])
     out: dict[str, Any] = {
         "clipped_share": float(np.mean(np.concatenate(unclipped) < -1.0 - 1e-9)),
+        "beyond_share": float(np.mean(ahead > settings.max_steps)),
         "in_sample": _measure(list(seen), seen, truth, episodes),
         "held_out": _measure(list(unseen), unseen, truth, episodes) if unseen else None,
         "by_stage": {},

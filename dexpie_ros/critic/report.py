@@ -185,11 +185,12 @@ def _warnings(
         )
     if not critic.settings.crossfit:
         out.append("labels come from a critic that saw these episodes (crossfit=0)")
-    clipped = critic.metrics.get("clipped_share", 0.0)
-    if clipped > 0.0 and critic.settings.returns.scaling == "margin":
+    beyond = critic.metrics.get("beyond_share", 0.0)
+    if beyond > 0.0:
         out.append(
-            f"{100 * clipped:.1f} % of the steps lie more than max_steps="
-            f"{critic.settings.returns.max_steps} before the end; set returns.max_steps higher"
+            f"{100 * beyond:.1f} % of the steps lie more than max_steps="
+            f"{critic.settings.returns.max_steps} before the end, where a success counts like a "
+            "failure; set returns.max_steps higher"
         )
     if corrections and failed / corrections > 0.1:
         out.append(

@@ -28,6 +28,7 @@ from dexpie_ros.critic.returns import Stream, lambda_returns, stream
 from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.critic.targets import cross_entropy, soft_targets
 from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.episodes.labels import verdict
 from dexpie_ros.episodes.reader import require_alignment
 
 Progress = Callable[[int, int, str], None]
@@ -38,16 +39,18 @@ State = dict[str, torch.Tensor]
 
 def usable(episodes: Sequence[Episode]) -> list[Episode]:
     """Episodes that are not excluded from the critic (for instance with a cause that cannot be
-    seen in the observation) and were not aborted.
+    seen in the observation), were not aborted and are whole: of a recording that was cut off nobody
+    knows how far the end was.
 
     Raises:
         CriticError: none is left, an id occurs twice, or an outcome is missing.
     """
-    kept = [e for e in episodes if e.info.use_for_critic and e.outcome != "aborted"]
+    kept = [e for e in episodes if counts(e)]
     if not kept:
+        cut = sum(e.partial for e in episodes)
         raise CriticError(
-            f"none of {len(episodes)} episodes may be used for the critic (use_for_critic); "
-            "record some, or include excluded ones"
+            f"none of {len(episodes)} episodes may be used for the critic ({cut} were cut off; the "
+            "others are excluded by use_for_critic, or aborted); record some, or include excluded ones"
         )
     seen: set[str] = set()
     for episode in kept:
@@ -60,6 +63,11 @@ def usable(episodes: Sequence[Episode]) -> list[Episode]:
                 "(`dexpie episodes annotate`) or exclude it from the critic"
             )
     return kept
+
+
+def counts(episode: Episode) -> bool:
+    """Whether a critic may learn from an episode, and the thresholds of labels count it."""
+    return episode.info.use_for_critic and episode.outcome != "aborted" and not episode.partial
 
 
 def split(episodes: Sequence[Episode], folds: int, seed: int) -> NDArray[np.int64]:
@@ -217,6 +225,9 @@ def train_critic(
             inputs=[e.id for e in kept],
             encode=encode,
             preset=preset,
+            pairs={
+                e.info.pair_id: int(f) for e, f in zip(kept, fold, strict=True) if e.info.pair_id
+            },
         )
     else:
         everything = np.ones(len(kept), bool)
@@ -230,6 +241,7 @@ def train_critic(
         for i in range(len(kept))
         if fold[i] >= 0
     }
+    critic.verdicts = {e.id: verdict(e) for e in kept}
     critic.metrics = {
         "episodes": len(kept),
         "networks": len(critic.networks),

@@ -15,7 +15,7 @@ from dexpie_ros.critic.train import train_critic
 from dexpie_ros.demo.collection import Bar
 from dexpie_ros.demo.settings import DemoConfig, laboratory
 from dexpie_ros.episodes.episode import Episode
-from dexpie_ros.episodes.labels import Labels, read_labels, write_labels
+from dexpie_ros.episodes.labels import Labels, read_labels, require_current, write_labels
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.simulation.operator import longest_episode, with_role
 from dexpie_ros.training.loop import Progress
@@ -74,7 +74,7 @@ def learn_critic(
     target = folder / "critic"
     if (target / "metrics.json").is_file():
         critic = Critic.load(target)
-        if set(critic.inputs) == {e.id for e in episodes}:
+        if set(critic.inputs) == {e.id for e in episodes} and not critic.outdated(episodes):
             return critic
     # who takes over at the limit has as long again for the correction
     longest = longest_episode(with_role(laboratory(settings).operator, "supervise"))
@@ -97,7 +97,9 @@ def label_episodes(critic: Critic, episodes: Sequence[Episode]) -> list[Labels]:
     found = []
     for episode in episodes:
         try:
-            found.append(read_labels(episode.path, TAG, critic.hash, len(episode)))
+            item = read_labels(episode.path, TAG, critic.hash, len(episode))
+            require_current(episode, item)
+            found.append(item)
         except ValueError:
             break
     if len(found) == len(episodes):

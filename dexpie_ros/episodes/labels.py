@@ -5,6 +5,7 @@ The bag never changes; labels come and go by tag and carry the hash of the criti
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dexpie_ros import config
-from dexpie_ros.episodes.episode import EpisodeError
+from dexpie_ros.episodes.episode import Episode, EpisodeError
 
 Row = NDArray[np.float32]
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
@@ -55,6 +56,38 @@ class Labels:
     def rows(self) -> tuple[str, ...]:
         """Names of the rows that are there."""
         return _ROWS if self.value_low is None else (*_ROWS, *_SPREAD)
+
+
+def verdict(episode: Episode) -> dict[str, Any]:
+    """What people say of an episode that critics and labels rest on, as JSON.
+
+    All of it may be annotated anew while the bag stays what it is.
+    """
+    human = hashlib.sha256(np.packbits(episode.human).tobytes()).hexdigest()[:16]
+    info = episode.info
+    return {
+        "outcome": info.outcome,
+        "kind": info.kind,
+        "use_for_critic": info.use_for_critic,
+        "human": human,
+    }
+
+
+def require_current(episode: Episode, labels: Labels) -> None:
+    """EpisodeError where the episode was cut, or annotated anew, since it was labelled."""
+    if len(labels) != len(episode):
+        raise EpisodeError(
+            f"{episode.path}: {len(labels)} labels for {len(episode)} steps; the episode changed "
+            "since it was labelled: label it again"
+        )
+    before, now = labels.meta.get("verdict"), verdict(episode)
+    if before is None or before == now:  # labels of earlier versions do not say
+        return
+    changed = [key for key in now if before.get(key) != now[key]]
+    raise EpisodeError(
+        f"{episode.path}: {', '.join(changed)} annotated anew since it was labelled; train the "
+        "critic again where an outcome changed, and label again"
+    )
 
 
 def labels_path(directory: str | Path, tag: str) -> Path:

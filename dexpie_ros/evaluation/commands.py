@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +119,7 @@ def _train(options: argparse.Namespace) -> int:
     name = f"critic preset {options.preset}"
     config = configs.overridden(preset, options.set, name, options.config)
     episodes = _read(options.episodes, config.align, config.features)
+    _tell("cut off, so left out of the critic", [e for e in episodes if e.partial])
     with progress_line() as say:
         critic = train_critic(
             config,
@@ -137,14 +138,23 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tell(what: str, episodes: Sequence[Episode]) -> None:
+    """A line on stderr about episodes that are not treated as the others are."""
+    if episodes:
+        some = ", ".join(e.id for e in episodes[:3]) + (", ..." if len(episodes) > 3 else "")
+        print(f"{len(episodes)} episodes {what}: {some}", file=sys.stderr)
+
+
 def _report(options: argparse.Namespace) -> int:
     from dexpie_ros.critic.critic import Critic
     from dexpie_ros.critic.report import critic_report
-    from dexpie_ros.episodes.labels import read_labels
+    from dexpie_ros.episodes.labels import read_labels, require_current
 
     critic = Critic.load(options.critic)
     episodes = _read(options.episodes, critic.settings.align)
     labels = [read_labels(e.path, options.tag, critic.hash, len(e)) for e in episodes]
+    for episode, item in zip(episodes, labels, strict=True):
+        require_current(episode, item)
     print(critic_report(critic, episodes, labels).text())
     return 0
 
@@ -164,6 +174,8 @@ def _label(options: argparse.Namespace) -> int:
     features = None if options.from_tag else critic.settings.features
     # Also those that the critic must not learn from: the actor may, and wants a label of each.
     episodes = _read(options.episodes, critic.settings.align, features, use_for="")
+    _tell("annotated anew since the critic learned from them; train it again",
+          critic.outdated(episodes))  # fmt: skip
     if options.from_tag:
         stored = [read_labels(e.path, options.from_tag, critic.hash, len(e)) for e in episodes]
         labels = labelling.relabel(episodes, stored, config)

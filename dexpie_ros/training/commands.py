@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dexpie_ros import config as configs
 from dexpie_ros.episodes.filtering import add_align
+
+if TYPE_CHECKING:
+    from dexpie_ros.training.train import ActorConfig
 
 RECIPES = ("bc", "hg_dagger", "hg_fast", "recap", "dexhil", "dexpie")
 PRESETS = ("cpu", "best", "paper", "authors")
@@ -71,6 +74,7 @@ def _train_actor(options: argparse.Namespace) -> int:
         )
     values = _on_top(configs.to_dict(actor_preset(options.preset, options.recipe, spec)), options)
     settings = configs.from_dict(ActorConfig, values, where)
+    _refuse_idle(settings, options)
     labels = None
     if options.labels:
         labels = {e.id: read_labels(e.path, options.labels, steps=len(e)) for e in episodes}
@@ -97,6 +101,21 @@ def _train_actor(options: argparse.Namespace) -> int:
         policy = train_actor(settings, episodes, labels, options.output, report, encoding)
     print(f"policy: {policy}")
     return 0
+
+
+def _refuse_idle(settings: ActorConfig, options: argparse.Namespace) -> None:
+    """ConfigError for what was asked for and would do nothing, or half of what it says."""
+    if settings.recipe != options.recipe:
+        raise configs.ConfigError(
+            f"recipe={settings.recipe} among the settings, --recipe {options.recipe}: presets go by "
+            f"recipe; give --recipe {settings.recipe}"
+        )
+    asked = _on_top({}, options).get("loop") or {}
+    if "epochs" in asked and settings.loop.iterations:
+        raise configs.ConfigError(
+            f"loop.epochs: loop.iterations={settings.loop.iterations} decides how long this preset "
+            "trains; set loop.iterations=0 to count epochs"
+        )
 
 
 def _on_top(preset: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -111,20 +111,12 @@ def episode_windows(
     """
     steps = len(episode)
     vector = spec.from_episode(episode)
-    recorded = np.isfinite(episode.command_tcp).all(axis=(1, 2)) & np.isfinite(
-        episode.command_hand
-    ).all(axis=1)
-    lead = np.linalg.norm(episode.command_tcp[:, :3, 3] - episode.tcp[:, :3, 3], axis=1)
-    recorded &= ~(lead > max_lead)
+    obstacles = _obstacles(episode, vector, first_tick, skip_flagged, max_lead)
+    recorded = ~(obstacles[NO_COMMAND] | obstacles[NOT_FOLLOWED])
     # First step at or after t whose command is missing; the episode's end where none is.
     gaps = np.where(recorded, steps, np.arange(steps))
     end = np.minimum.accumulate(gaps[::-1])[::-1]
-    usable = recorded & np.isfinite(vector).all(axis=1)
-    usable &= np.isfinite(episode.tcp).all(axis=(1, 2))
-    usable &= np.arange(steps) >= first_tick
-    if skip_flagged:
-        usable &= ~episode.flags
-    tick = np.flatnonzero(usable)
+    tick = np.flatnonzero(~np.any(list(obstacles.values()), axis=0))
     slots = tick[:, None] + np.arange(horizon)
     last = end[tick, None] - 1
     index = np.minimum(slots, last)
@@ -141,6 +133,50 @@ def episode_windows(
         np.zeros(len(tick), np.int64),
         tick,
     )
+
+
+def left_out(
+    episode: Episode,
+    spec: ObservationSpec,
+    first_tick: int = 0,
+    skip_flagged: bool = True,
+    max_lead: float = MAX_LEAD,
+) -> dict[str, int]:
+    """Steps that begin no window though the recipe wants them, by the first reason that holds."""
+    obstacles = _obstacles(episode, spec.from_episode(episode), first_tick, skip_flagged, max_lead)
+    counts, counted = {}, obstacles.pop(BEFORE)
+    for reason, there in obstacles.items():
+        counts[reason] = int((there & ~counted).sum())
+        counted = counted | there
+    return counts
+
+
+def _obstacles(
+    episode: Episode,
+    vector: NDArray[np.float32],
+    first_tick: int,
+    skip_flagged: bool,
+    max_lead: float,
+) -> dict[str, NDArray[np.bool_]]:
+    """Why a step begins no window, (T,) each."""
+    command = np.isfinite(episode.command_tcp).all(axis=(1, 2))
+    command &= np.isfinite(episode.command_hand).all(axis=1)
+    lead = np.linalg.norm(episode.command_tcp[:, :3, 3] - episode.tcp[:, :3, 3], axis=1)
+    seen = np.isfinite(vector).all(axis=1) & np.isfinite(episode.tcp).all(axis=(1, 2))
+    return {
+        BEFORE: np.arange(len(episode)) < first_tick,
+        NO_COMMAND: ~command,
+        NOT_SEEN: ~seen,
+        NOT_FOLLOWED: lead > max_lead,
+        FLAGGED: episode.flags.astype(bool) & skip_flagged,
+    }
+
+
+BEFORE = "before what the recipe learns"
+NO_COMMAND = "the command was not recorded"
+NOT_SEEN = "a measurement is missing"
+NOT_FOLLOWED = "the robot was further from its command than data.max_lead"
+FLAGGED = "a stream was late there (data.skip_flagged; a camera slower than 20 Hz always is)"
 
 
 def concatenate(parts: Sequence[Windows]) -> Windows:

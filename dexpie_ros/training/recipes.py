@@ -22,16 +22,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dexpie_ros import config as cfg
+from dexpie_ros.control.types import Mode
 from dexpie_ros.critic.optimality import ScoringConfig, Thresholds, optimality, score
 from dexpie_ros.episodes.episode import Episode
-from dexpie_ros.episodes.labels import Labels
+from dexpie_ros.episodes.labels import Labels, require_current
 from dexpie_ros.geometry import Array
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.training.dataset import (
@@ -40,6 +41,7 @@ from dexpie_ros.training.dataset import (
     Windows,
     concatenate,
     episode_windows,
+    left_out,
 )
 from dexpie_ros.training.sampling import SourceWeights
 
@@ -76,6 +78,10 @@ class TrainingSet:
     """(N,) how often each window is drawn, relative to the others; None: all equally"""
     beyond: int = 0
     """Windows left out because they reach further than any other"""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Steps that begin no window, by reason"""
+    labelled_by: Mapping[str, Any] = field(default_factory=dict)
+    """Critic and thresholds of the labels; empty where there are none"""
 
     def summary(self) -> list[str]:
         """Lines for people: episodes and windows by kind, share of optimal windows."""
@@ -95,6 +101,12 @@ class TrainingSet:
             )
         if self.beyond:
             lines.append(f"left out: {self.beyond} windows that reach further than any other")
+        steps = sum(len(e) for e in self.episodes)
+        lines += [
+            f"left out: {count} of {steps} steps ({count / steps:.1%}): {reason}"
+            for reason, count in self.left_out.items()
+            if count
+        ]
         return lines
 
 
@@ -117,18 +129,20 @@ def build(
     ``human_share``: a chunk takes its human label where at least this share of it is human (paper:
     all of it). ``weights`` of sources; windows of weight 0 are left out. ``fast_share`` is of
     `hg_fast`, ``intervention_share`` of `dexhil`. Raises DatasetError where
-    the recipe finds nothing or a label is missing.
+    the recipe finds nothing or a label is missing, EpisodeError where an episode was annotated anew
+    since it was labelled.
     """
     if recipe not in RECIPES:
         raise DatasetError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")
     chosen = select(recipe, episodes, fast_share)
+    _require_distinct(chosen)
     parts = [
         episode_windows(e, spec, horizon, first_tick(recipe, e), skip_flagged, max_lead)
         for e in chosen
     ]
     windows = concatenate(parts)
     near = _within_reach(windows, chosen)
-    condition = np.ones(len(windows))
+    condition, labelled_by = np.ones(len(windows)), {}
     drawn = (weights or SourceWeights()).of(windows, chosen, human_share)
     kept = near & (drawn > 0)
     if not kept.any():
@@ -138,9 +152,11 @@ def build(
         )
     if CONDITIONS[recipe] != "none":
         by_id = _labels_by_id(episodes, labels)
+        wanted = [_label_of(e, by_id, recipe) for e in chosen]
+        labelled_by = _one_source(chosen, wanted)
         pieces = [
-            chunk_optimality(e, _label_of(e, by_id, recipe), part, human_share)
-            for e, part in zip(chosen, parts, strict=True)
+            chunk_optimality(e, item, part, human_share)
+            for e, item, part in zip(chosen, wanted, parts, strict=True)
         ]
         condition = np.concatenate(pieces)
         if CONDITIONS[recipe] == "binary":
@@ -152,7 +168,17 @@ def build(
     if recipe == "dexhil":
         weight = _shared_weight(windows, chosen, intervention_share)
     sampling = None if np.ptp(drawn) == 0.0 else drawn
-    return TrainingSet(windows, condition, weight, tuple(chosen), sampling, int((~near).sum()))
+    reasons = [left_out(e, spec, first_tick(recipe, e), skip_flagged, max_lead) for e in chosen]
+    return TrainingSet(
+        windows,
+        condition,
+        weight,
+        tuple(chosen),
+        sampling,
+        int((~near).sum()),
+        {key: sum(each[key] for each in reasons) for key in reasons[0]},
+        labelled_by,
+    )
 
 
 def _within_reach(windows: Windows, episodes: Sequence[Episode]) -> NDArray[np.bool_]:
@@ -204,9 +230,13 @@ def first_tick(recipe: str, episode: Episode) -> int:
     """Where the windows of an episode begin: in `dexhil` with its last intervention."""
     if recipe != "dexhil" or episode.info.kind == "demonstration":
         return 0
-    human = np.concatenate([[False], episode.human])
-    starts = np.flatnonzero(human[1:] & ~human[:-1])
-    return int(starts[-1])
+    human = episode.human
+    theirs = human.copy()
+    if episode.intervention is None:
+        theirs |= episode.mode == Mode.HUMAN  # also while their tracker was lost
+    starts = np.flatnonzero(theirs & ~np.concatenate([[False], theirs[:-1]]))
+    last = int(starts[starts <= np.flatnonzero(human)[-1]][-1])
+    return last + int(np.argmax(human[last:]))
 
 
 def chunk_optimality(
@@ -218,11 +248,7 @@ def chunk_optimality(
     has the label of a human step. Any other chunk has the label of its first step, but where that
     is the 1 of a human step, what the critic says of it.
     """
-    if len(labels.optimality) != len(episode):
-        raise DatasetError(
-            f"{episode.path}: {len(labels.optimality)} labels for {len(episode)} steps; the "
-            "episode changed since it was labelled: label it again"
-        )
+    require_current(episode, labels)
     value = np.asarray(labels.optimality, np.float64)[windows.tick]
     if episode.info.kind == "demonstration":
         return value
@@ -278,3 +304,38 @@ def _label_of(episode: Episode, labels: Mapping[str, Labels], recipe: str) -> La
             f"{episode.path}: has no labels, which recipe {recipe} needs; run `dexpie label` first"
         )
     return labels[episode.id]
+
+
+def _require_distinct(episodes: Sequence[Episode]) -> None:
+    """Labels go by id: of two episodes with the same, one would have the other's."""
+    seen: dict[str, Episode] = {}
+    for episode in episodes:
+        if episode.id in seen:
+            raise DatasetError(
+                f"{episode.path}: has the same id, {episode.id}, as {seen[episode.id].path}; give a "
+                "folder that holds each episode once"
+            )
+        seen[episode.id] = episode
+
+
+def _one_source(episodes: Sequence[Episode], labels: Sequence[Labels]) -> dict[str, Any]:
+    """The critic and the thresholds that all these labels share.
+
+    I of several critics, or by several thresholds, means several things: an actor that is told
+    both learns neither. That is so too where one critic labelled folder after folder, since the
+    thresholds are quantiles of what it is shown.
+    """
+    first: dict[str, Any] = {}
+    for episode, item in zip(episodes, labels, strict=True):
+        mine = {key: item.meta[key] for key in _SOURCE if key in item.meta}
+        first = first or mine
+        different = [key for key in _SOURCE if mine.get(key) != first.get(key)]
+        if different:
+            raise DatasetError(
+                f"{episode.path}: its labels have another {' and '.join(different)} than those of "
+                f"{episodes[0].path}; label all episodes in one call (`dexpie label`)"
+            )
+    return first
+
+
+_SOURCE = ("critic", "settings", "q_low", "q_high")

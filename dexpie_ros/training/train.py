@@ -137,8 +137,8 @@ def train_actor(
     """
     require_alignment(episodes, config.align)
     folder = Path(out_dir)
-    condition = CONDITIONS[config.recipe]
-    settings = replace(config.policy, optimality=replace(config.policy.optimality, kind=condition))
+    config = _conditioned(config)
+    settings = config.policy
     data = build(
         config.recipe,
         episodes,
@@ -186,6 +186,13 @@ def train_actor(
         policy.save(target, card, _yaml(run))
     loop.accelerator.wait_for_everyone()
     return target
+
+
+def _conditioned(config: ActorConfig) -> ActorConfig:
+    """The recipe decides the kind of condition, whatever the policy's settings begin with."""
+    kind = CONDITIONS[config.recipe]
+    policy = replace(config.policy, optimality=replace(config.policy.optimality, kind=kind))
+    return replace(config, policy=policy)
 
 
 def _start(actor: Actor, config: ActorConfig, data: TrainingSet) -> Normalizer:
@@ -264,6 +271,7 @@ def _describe(config: ActorConfig, data: TrainingSet) -> dict[str, Any]:
         "data_sha256": data.windows.content_hash(),
         "labels_sha256": arrays_hash(data.optimality, data.weight),
         "episodes_sha256": episodes_hash(data.episodes, pictures),
+        "labels": dict(data.labelled_by),
         "init_policy": saved_id(config.init_from) if config.init_from else "",
         "windows": len(data.windows),
         "episodes": [e.id for e in data.episodes],
@@ -280,7 +288,7 @@ def _claim(folder: Path, run: dict[str, Any]) -> None:
     # A setting that the run's version did not have yet had what is its default now.
     settings = cfg.from_dict(ActorConfig, before.get("config") or {}, f"{path}: config")
     # Where the policy to start from lies does not matter, which one it is does.
-    settings = replace(settings, init_from=run["config"]["init_from"])
+    settings = _conditioned(replace(settings, init_from=run["config"]["init_from"]))
     different = ["config"] if cfg.to_dict(settings) != run["config"] else []
     different += [what for key, what in _HASHES.items() if before.get(key, run[key]) != run[key]]
     if different:

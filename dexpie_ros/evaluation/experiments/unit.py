@@ -218,7 +218,7 @@ class UnitRun:
         critic: Critic | None = None
         if any(target.glob("report*.json")):
             critic = Critic.load(target)
-            if set(critic.inputs) != {e.id for e in episodes}:
+            if set(critic.inputs) != {e.id for e in episodes} or critic.outdated(episodes):
                 critic = None
         whole = all(self._tag(arm) in label_tags(e.path) for e in episodes)
         if critic is not None and report.is_file() and whole:
