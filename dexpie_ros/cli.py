@@ -24,6 +24,7 @@ from dexpie_ros.nodes import replay_commands
 from dexpie_ros.nodes.glove_listener import glove_of
 from dexpie_ros.nodes.jog import add_parser as _add_jog
 from dexpie_ros.nodes.monitor import add_parser as _add_monitor
+from dexpie_ros.nodes.trial_commands import add_parser as _add_trials
 from dexpie_ros.training.commands import add_actor
 from dexpie_ros.training.retarget_commands import add_retarget
 from dexpie_ros.web import commands as web_commands
@@ -258,6 +259,7 @@ _GROUPS = (
     add_critic,
     add_label,
     _add_evaluate,
+    _add_trials,
     add_experiment,
     _add_policy,
     web_commands.add_parser,
