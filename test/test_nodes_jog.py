@@ -1,70 +1,17 @@
 """`dexpie jog` and the arbiter's side of it: between episodes only, and only while it is asked for."""
 
-import threading
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
-from arbiter_rig import Rig, follower
+from arbiter_rig import follower
+from services_rig import MS, Asked, go_home
 
 from dexpie_ros import geometry
 from dexpie_ros.config import ConfigError
-from dexpie_ros.control.homing import HomingConfig
 from dexpie_ros.control.types import Mode, Source
 from dexpie_ros.nodes import intervention_services, jog
-from dexpie_ros.nodes.intervention_services import InterventionServices
-
-MS = 1_000_000
-
-
-class Pause:
-    """Time passes while somebody waits."""
-
-    def __init__(self, _seconds):
-        pass
-
-    def __await__(self):
-        yield
-
-
-class Asked:
-    """The services over an arbiter that steps, with a clock of their own."""
-
-    def __init__(self, monkeypatch):
-        self.rig, self.warnings, self.now = Rig(), [], 0
-        self.jog, self.amount = 1, []
-        logger = SimpleNamespace(warning=lambda text, **_: self.warnings.append(text))
-        node = SimpleNamespace(
-            serve=lambda *_: None, subscribe=lambda *_: None, get_logger=lambda: logger, pause=Pause
-        )
-        clock = SimpleNamespace(monotonic_ns=lambda: self.now)
-        monkeypatch.setattr(intervention_services, "time", clock)
-        self.services = InterventionServices(
-            node, self.rig.arbiter, threading.RLock(), HomingConfig()
-        )
-        self.step()
-
-    def step(self):
-        self.now += 40 * MS
-        step = self.rig.step()
-        self.services.stepped(step)
-        return step
-
-    def ask(self, velocity=0.05, axis="x"):
-        stamp = SimpleNamespace(sec=self.jog, nanosec=0)
-        self.services._on_jog(
-            SimpleNamespace(
-                name=[axis], velocity=[velocity], position=self.amount,
-                header=SimpleNamespace(stamp=stamp),
-            )
-        )  # fmt: skip
-
-    @property
-    def x(self):
-        return self.rig.arbiter.last_command.tcp.position[0]
 
 
 @pytest.fixture
@@ -132,16 +79,6 @@ def test_an_episode_is_not_jogged(asked, kind):
 
 
 TAKEN = "the operator has the robot; he must give it back first"
-
-
-def go_home(asked):
-    """What the service answers at once, or None where the robot is on its way."""
-    response = SimpleNamespace()
-    try:
-        asked.services._serve_home(None, response).send(None)
-    except StopIteration:
-        return response.success, response.message
-    return None
 
 
 @pytest.mark.parametrize("mode", [Mode.HUMAN, Mode.ALIGNING])

@@ -74,8 +74,10 @@ class InterventionServices:
                 answer = arbiter.request(Mode.HOLD)
             elif action is Action.CLEAR_FAULT:
                 answer = arbiter.clear_fault()
+            elif action is Action.FORCE:  # no toggle: whoever is in a hurry presses it twice
+                answer = arbiter.request(Mode.HUMAN, force=True)
             else:
-                answer = arbiter.toggle(force=action is Action.FORCE)
+                answer = arbiter.toggle()
             self._note_takeover(before)
         return answer
 
