@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
 from arbiter_rig import follower
-from services_rig import Asked
+from services_rig import MS, Asked
 
 from dexpie_ros.control.keys import Action
 from dexpie_ros.control.types import Mode
@@ -56,3 +56,20 @@ def test_force_overrides_neither_a_silent_operator_nor_a_reason_to_hold(asked):
     assert not asked.services.carry_out(Action.FORCE)[0]
     asked.rig.arbiter.resume()
     assert asked.step(follower()).mode is Mode.POLICY
+
+
+def test_a_pedal_that_bounces_takes_over_once(asked):
+    brought_into(asked, Mode.POLICY)
+    asked.key("toggle")
+    assert asked.step(follower()).mode is Mode.POLICY, "refused: out of alignment"
+    asked.now += 300 * MS
+    for _ in range(2):
+        asked.step(follower(), aligned=True)
+    for ms in (0, 8, 20, 200):
+        asked.now += ms * MS
+        asked.key("toggle" if ms else " ")
+    assert asked.step(follower()).mode is Mode.HUMAN
+    assert "counted once" in asked.warnings[-1]
+    asked.now += 300 * MS
+    asked.key(" ")
+    assert asked.step(follower()).mode is Mode.HANDING_BACK

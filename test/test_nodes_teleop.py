@@ -206,6 +206,16 @@ def test_who_let_go_of_the_robot_is_not_followed_after_a_restart(
     assert second.commands[-1].tcp.position.x == pytest.approx(places[0] + 0.01)
 
 
+def test_a_pedal_that_bounces_lets_go_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, now = start(), SimpleNamespace(ns=0)
+    clock = SimpleNamespace(monotonic_ns=lambda: now.ns)
+    monkeypatch.setattr("dexpie_ros.nodes.teleop.time", clock)
+    for ms, held in ((0, False), (20, False), (200, False), (600, True)):
+        now.ns = ms * MS
+        operator.node._on_key(SimpleNamespace(data="clutch"))
+        assert operator.node._held is held, ms
+
+
 # -- absolute mode ---------------------------------------------------------------------------------
 def test_absolute_commands_are_in_base_and_wait_for_the_alignment(start: Start) -> None:
     operator = start("follow:=absolute")

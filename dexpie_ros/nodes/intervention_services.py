@@ -12,6 +12,7 @@ from typing import Any
 
 from dexpie_ros.control import keys
 from dexpie_ros.control.arbiter import Arbiter
+from dexpie_ros.control.held_keys import HeldKeys
 from dexpie_ros.control.homing import HomingConfig, plan_home
 from dexpie_ros.control.jogging import JogConfig, Jogging
 from dexpie_ros.control.keys import Action
@@ -51,6 +52,7 @@ class InterventionServices:
         self.homing = False
         """The way home or a jog is what drives, not the policy."""
         self._jogging, self._jogs = Jogging(jog), False
+        self._held = HeldKeys()
         self._run: object = None
         """Which of the arbiter's episodes that motion is."""
         for action in ACTIONS:
@@ -164,7 +166,9 @@ class InterventionServices:
         action, why = keys.resolve(message.data, bool(self._arbiter.kind))
         if action not in ACTIONS:
             return  # the session's or nobody's
-        accepted, why = self.carry_out(action)
+        accepted, why = False, "asked for again at once; counted once"
+        if self._held.counts(action, time.monotonic_ns()):
+            accepted, why = self.carry_out(action)
         if not accepted:
             self._node.get_logger().warning(f"key {keys.key_name(message.data)}: {why}")
 

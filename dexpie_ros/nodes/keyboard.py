@@ -22,6 +22,7 @@ from dexpie_ros.asking import Asking, Requests
 from dexpie_ros.config import config
 from dexpie_ros.control import keys
 from dexpie_ros.control.alignment import Alignment
+from dexpie_ros.control.held_keys import HeldKeys
 from dexpie_ros.control.keys import CAUSES, SERVICES, Action
 from dexpie_ros.control.panel import PanelState, panel_lines, read_progress
 from dexpie_ros.control.staleness import StalenessMonitor, StreamConfig
@@ -54,6 +55,9 @@ class KeyboardParameters:
     redraw_hz: float = Field(5.0, gt=0, le=20)
     escape_s: float = Field(0.1, gt=0)
     """The escape key alone counts after so long; a slow line may need more."""
+    again_s: float = Field(0.7, ge=0)
+    """A key that takes back what it did (space, j ...) counts again after so long without it: a key
+    that is held down repeats itself after up to 0.66 s, and then all the time. 0: each time"""
     answer_timeout_s: float = Field(30.0, gt=0)
 
 
@@ -64,6 +68,7 @@ class Keyboard(ContractNode):
         super().__init__("keyboard")
         self.parameters = p = declare_config(self, KeyboardParameters)
         self._keys = KeyParser(round(p.escape_s * 1e9))
+        self._held = HeldKeys(round(p.again_s * 1e9))
         self._panel = PanelState(message="starting")
         self._complaints: dict[str, str] = {}
         self._running = self._asking_cause = False
@@ -158,7 +163,7 @@ class Keyboard(ContractNode):
             raise ExternalShutdownException from None
         now = time.monotonic_ns()
         for key in self._keys.feed(data, now) if data else self._keys.idle(now):
-            self._press(key)
+            self._press(key, now)
         self._look_for_answers()
         if self._leaving and self._may_leave():
             raise ExternalShutdownException
@@ -173,9 +178,13 @@ class Keyboard(ContractNode):
         self._leaving = answer is None or answer.success
         return self._leaving
 
-    def _press(self, key: str) -> None:
+    def _press(self, key: str, now_ns: int) -> None:
         action, why = keys.resolve(key, self._running)
-        if self._asking_cause and action is not Action.EMERGENCY_STOP:
+        if action is not None and not self._held.counts(action, now_ns):
+            hint = f"({keys.key_name(key)} counts again after {self.parameters.again_s:g} s)"
+            if hint not in self._panel.message:  # beside the answer to the press that counted
+                self._say(f"{self._panel.message} {hint}")
+        elif self._asking_cause and action is not Action.EMERGENCY_STOP:
             self._asking_cause = False
             cause = keys.cause_of(key)
             self._say("not ended") if cause is None else self._end_episode("failure", cause)

@@ -11,6 +11,7 @@ import numpy as np
 
 from dexpie_ros.config import config
 from dexpie_ros.control import keys
+from dexpie_ros.control.held_keys import HeldKeys
 from dexpie_ros.control.keys import Action
 from dexpie_ros.control.modes import Answer
 from dexpie_ros.control.quaternions import is_finite
@@ -88,6 +89,7 @@ class TeleopNode(ContractNode):
         self.subscribe("/teleop/glove", self._on_glove)
         self._alignment_pace = Pace(ALIGNMENT_HZ)
         self._held = True
+        self._held_keys = HeldKeys()
         self._kept = ""
         self._restore()
         self.serve("/teleop/calibrate", self._serve_calibrate)
@@ -227,7 +229,7 @@ class TeleopNode(ContractNode):
             accepted, why = self._calibrate()
             if not accepted:
                 self.get_logger().warning(f"not calibrated: {why}")
-        elif action is Action.CLUTCH:
+        elif action is Action.CLUTCH and self._held_keys.counts(action, time.monotonic_ns()):
             self._clutch()
 
     def _diagnose(self) -> tuple[int, str, dict[str, object]]:
