@@ -11,16 +11,17 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
 import os
 import subprocess
 import tempfile
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as _pydantic_dataclass
 from typing_extensions import dataclass_transform
 
@@ -31,6 +32,24 @@ T = TypeVar("T")
 
 class ConfigError(ValueError):
     """A config that cannot be used; the message names file, key and remedy."""
+
+
+def _of_unit_length(
+    quaternion: tuple[float, float, float, float],
+) -> tuple[float, float, float, float]:
+    length = math.hypot(*quaternion)
+    if not abs(length - 1.0) < 1e-3:
+        raise ValueError(
+            f"a quaternion of length {length:.4g}; expected x y z w of length 1, 0 0 0 1 for no turn"
+        )
+    return quaternion
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+"""YAML knows .nan and .inf, and a comparison with NaN lets it pass."""
+FinitePosition = tuple[Finite, Finite, Finite]
+UnitQuaternion = Annotated[tuple[float, float, float, float], AfterValidator(_of_unit_length)]
+"""x y z w. One of another length is refused, not scaled: 1 1 1 1 would be a turn by 120 degrees."""
 
 
 @dataclass_transform(frozen_default=True)

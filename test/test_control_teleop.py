@@ -8,6 +8,7 @@ import pytest
 from dexpie_ros.config import ConfigError, from_dict, to_dict
 from dexpie_ros.control import quaternions as q
 from dexpie_ros.control.filters import FilterConfig, PoseFilter, VectorFilter
+from dexpie_ros.control.homing import HomingConfig
 from dexpie_ros.control.retargeting import (
     ERGONOMICS,
     LinearRetargeting,
@@ -261,3 +262,24 @@ def test_a_retargeting_that_gives_no_numbers_does_not_spoil_the_filter():
     teleop.update_glove({}, "right", 80 * MS)
     teleop.update(pose(), 80 * MS)
     assert np.isfinite(teleop.follower().hand).all()
+
+
+@pytest.mark.parametrize(
+    ("cls", "key", "value"),
+    [
+        (TeleopConfig, "mounting_quaternion", [0.0, 0.0, 0.0, 0.0]),
+        (TeleopConfig, "mounting_quaternion", [1.0, 1.0, 1.0, 1.0]),
+        (TeleopConfig, "mounting_quaternion", [0.0, 0.0, math.nan, 1.0]),
+        (TeleopConfig, "world_quaternion", [0.0, 0.0, 0.0, 0.0]),
+        (TeleopConfig, "world_position", [0.0, math.nan, 0.0]),
+        (TeleopConfig, "mounting_position", [0.0, math.inf, 0.0]),
+        (HomingConfig, "quaternion", [0.0, 0.0, 0.0, 0.0]),
+        (HomingConfig, "position", [math.nan, 0.0, 0.3]),
+        (HomingConfig, "hand", [1.0, 1.0, 1.0, 1.0, 1.0, 8.0]),
+    ],
+)
+def test_poses_that_are_none_are_refused_by_name(cls, key, value):
+    with pytest.raises(ConfigError, match=key):
+        from_dict(cls, {key: value})
+    exact = [0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5)]
+    assert TeleopConfig(mounting_quaternion=exact).mounting_quaternion == tuple(exact)

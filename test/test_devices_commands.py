@@ -84,6 +84,26 @@ def test_mistakes_in_the_file_are_named(tmp_path, text, message):
         read(file, "arm_driver", ArmDriverParameters)
 
 
+@pytest.mark.parametrize(
+    ("node", "key", "value"),
+    [
+        ("arm_driver", "command_timeout_s", "-1"),
+        ("arm_driver", "command_timeout_s", ".nan"),
+        ("hand_driver", "command_timeout_s", "3600"),
+        ("arm_driver", "arm.payload", ".nan"),
+        ("arm_driver", "arm.tcp", "[0, 0, .inf, 0, 0, 0]"),
+        ("hand_driver", "hand.force_offset", "[0, 0, 0, 0, 0, .nan]"),
+        ("tracker_driver", "vive.max_speed", "-1"),
+        ("tracker_driver", "cube.max_error", ".nan"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_by_name(tmp_path, node, key, value):
+    file = tmp_path / "cell.yaml"
+    file.write_text(f"{node}: {{ros__parameters: {{{key}: {value}}}}}")
+    with pytest.raises(ConfigError, match=key.rsplit(".", 1)[-1]):
+        read(file, node, CLASSES[node])
+
+
 def test_an_emulated_camera_wants_an_address():
     with pytest.raises(ValueError, match="expected host:port"):
         CameraDriverParameters(hardware="emulated", emulator="7001")

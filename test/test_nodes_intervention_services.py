@@ -7,8 +7,10 @@ pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (m
 from arbiter_rig import follower
 from services_rig import MS, Asked
 
+from dexpie_ros.config import ConfigError, from_dict
 from dexpie_ros.control.keys import Action
 from dexpie_ros.control.types import Mode
+from dexpie_ros.nodes.intervention_arbiter import InterventionArbiterParameters
 
 
 @pytest.fixture
@@ -73,3 +75,13 @@ def test_a_pedal_that_bounces_takes_over_once(asked):
     asked.now += 300 * MS
     asked.key(" ")
     assert asked.step(follower()).mode is Mode.HANDING_BACK
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("operator_s", 0.0), ("operator_s", 60.0), ("operator_s", float("nan")),
+     ("inference_delay_steps", -1)],
+)  # fmt: skip
+def test_times_that_would_follow_an_absent_operator_are_refused(key, value):
+    with pytest.raises(ConfigError, match=key):
+        from_dict(InterventionArbiterParameters, {key: value})

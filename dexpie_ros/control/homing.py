@@ -7,11 +7,12 @@ The arbiter's own limits hold on top.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from dexpie_ros.config import config
+from dexpie_ros.config import FinitePosition, UnitQuaternion, config
 from dexpie_ros.control.quaternions import blend, distance_and_angle
 from dexpie_ros.control.types import STEP_NS, Chunk, Command
 from dexpie_ros.geometry import Pose
@@ -19,6 +20,7 @@ from dexpie_ros.geometry import Pose
 PEAK = 1.875
 """Peak of a minimum-jerk curve's speed over its mean speed."""
 POLICY_ID = "home"
+Opening = Annotated[float, Field(ge=0, le=1)]
 
 
 @config
@@ -35,11 +37,18 @@ class HomingConfig:
     """m straight up before travelling, but not above the home's height"""
     open_first: bool = True
     """let go of what is held before moving; False: the hand moves while travelling"""
-    position: tuple[float, float, float] = (0.42, -0.02, 0.12)
+    position: FinitePosition = (0.42, -0.02, 0.12)
     """m, where home is, frame base"""
-    quaternion: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.5)
+    quaternion: UnitQuaternion = (0.5, 0.5, 0.5, 0.5)
     """x y z w, likewise"""
-    hand: tuple[float, float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0, 0.08)
+    hand: tuple[Opening, Opening, Opening, Opening, Opening, Opening] = (
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+        0.08,
+    )
     """openings at home"""
 
     @property

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from pydantic import Field
 
-from dexpie_ros.config import ConfigError, config, from_dict
+from dexpie_ros.config import ConfigError, Finite, config, from_dict
 from dexpie_ros.control.types import HAND_JOINTS
 from dexpie_ros.geometry import Array
 
@@ -42,8 +42,8 @@ class Channel:
 
     ergonomics: str
     """the glove's value that it follows"""
-    open_deg: float
-    closed_deg: float
+    open_deg: Finite
+    closed_deg: Finite
 
     def __post_init__(self) -> None:
         if self.ergonomics not in ERGONOMICS:

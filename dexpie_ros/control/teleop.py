@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from dexpie_ros.config import config
+from dexpie_ros.config import FinitePosition, UnitQuaternion, config
 from dexpie_ros.control.alignment import Alignment
 from dexpie_ros.control.filters import FilterConfig, PoseFilter, VectorFilter, went_back
 from dexpie_ros.control.quaternions import (
@@ -45,13 +45,13 @@ class Retargeting(Protocol):
 class TeleopConfig:
     """How the operator's devices are mounted, filtered and judged."""
 
-    mounting_quaternion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    mounting_quaternion: UnitQuaternion = (0.0, 0.0, 0.0, 1.0)
     """X, rotation: tracker -> end effector, x y z w; identity if the axes are parallel"""
-    mounting_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    mounting_position: FinitePosition = (0.0, 0.0, 0.0)
     """X, translation in m, tracker frame; lets a turn of the wrist turn about the palm"""
-    world_quaternion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    world_quaternion: UnitQuaternion = (0.0, 0.0, 0.0, 1.0)
     """tracker world -> base until :meth:`Teleop.calibrate` measures it"""
-    world_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    world_position: FinitePosition = (0.0, 0.0, 0.0)
     """m, likewise; used in absolute mode only"""
     side: Literal["left", "right"] = "right"
     """which glove is listened to"""

@@ -61,6 +61,9 @@ class CubeConfig:
             raise ValueError(f"ids = {self.ids}: each marker once, at least {self.min_faces}")
         if not 0 < self.marker <= self.side:
             raise ValueError(f"marker = {self.marker} m must fit on the side of {self.side} m")
+        for name in ("max_error", "rate_hz", "max_speed"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be positive")
         if self.min_faces < 2:
             raise ValueError("min_faces must be at least 2: a single face flips")
         named = DICTIONARY.fullmatch(self.dictionary)

@@ -33,13 +33,8 @@ SixInt = tuple[int, int, int, int, int, int]
 class TrackerMounting:
     """X, rotation from the tracker's to the end effector's axes (TeleopConfig.mounting_*)."""
 
-    mounting_quaternion: tuple[float, float, float, float]
+    mounting_quaternion: config.UnitQuaternion
     """x y z w"""
-
-    def __post_init__(self) -> None:
-        norm = float(np.linalg.norm(self.mounting_quaternion))
-        if not abs(norm - 1.0) < 1e-3:
-            raise ValueError(f"mounting_quaternion has length {norm:.4f}, expected 1")
 
 
 @config.config

@@ -10,6 +10,8 @@ import ipaddress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pydantic import Field
+
 from dexpie_ros import config
 from dexpie_ros.config import ConfigError
 from dexpie_ros.devices import calibration
@@ -31,7 +33,7 @@ class ArmDriverParameters:
 
     hardware: Hardware = "real"
     arm: Ur5Config = Ur5Config()
-    command_timeout_s: float = 0.2
+    command_timeout_s: float = Field(0.2, gt=0, le=1.0)
     """s without a command from the arbiter until the arm counts as left alone: it holds"""
 
     def __post_init__(self) -> None:
@@ -45,7 +47,7 @@ class HandDriverParameters:
 
     hardware: Hardware = "real"
     hand: InspireConfig = InspireConfig()
-    command_timeout_s: float = 0.2
+    command_timeout_s: float = Field(0.2, gt=0, le=1.0)
     calibration: str = ""
     """file of `dexpie calibrate hand`; its values replace hand.raw_closed and hand.raw_open"""
 

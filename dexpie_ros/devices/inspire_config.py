@@ -8,7 +8,9 @@ from dexpie_ros import config
 from dexpie_ros.control.types import HAND_JOINTS
 from dexpie_ros.devices.inspire_transport import Eb90Transport, Transport, modbus_rtu, modbus_tcp
 
-Six = tuple[float, float, float, float, float, float]
+Six = tuple[
+    config.Finite, config.Finite, config.Finite, config.Finite, config.Finite, config.Finite
+]
 SixInt = tuple[int, int, int, int, int, int]
 
 
@@ -44,7 +46,7 @@ class InspireConfig:
     """N to add."""
     high_byte_first: bool = False
     """Byte registers over Modbus come high byte first (some firmwares); see docs/hardware.md."""
-    hot: float = 60.0
+    hot: config.Finite = 60.0
     """Celsius from which a finger is reported."""
 
     def __post_init__(self) -> None:

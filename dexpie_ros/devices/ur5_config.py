@@ -9,7 +9,9 @@ from dexpie_ros import config
 from dexpie_ros.devices.arm_limits import ArmLimits
 from dexpie_ros.devices.ur_kinematics import MODELS, UrModel
 
-Vector6 = tuple[float, float, float, float, float, float]
+Vector6 = tuple[
+    config.Finite, config.Finite, config.Finite, config.Finite, config.Finite, config.Finite
+]
 
 
 @config.config
@@ -21,9 +23,9 @@ class Ur5Config:
     model: Literal["ur5", "ur5e"] = "ur5"
     tcp: Vector6 | None = None
     """Flange to TCP: x y z in m and rotation vector in rad. None keeps the pendant's setting."""
-    payload: float | None = None
+    payload: config.Finite | None = None
     """kg, at ``payload_center``; None keeps the pendant's setting. The Inspire hand weighs 0.55."""
-    payload_center: tuple[float, float, float] = (0.0, 0.0, 0.06)
+    payload_center: config.FinitePosition = (0.0, 0.0, 0.06)
     """m, in the flange frame."""
     lookahead_time: float = 0.1
     """s, 0.03..0.2: larger is smoother and later."""

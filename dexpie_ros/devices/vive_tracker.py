@@ -46,6 +46,8 @@ class ViveConfig:
     def __post_init__(self) -> None:
         if not 10 <= self.rate_hz <= 1000:
             raise ValueError(f"rate_hz = {self.rate_hz}: must lie in 10..1000")
+        if not self.max_speed > 0:
+            raise ValueError(f"max_speed = {self.max_speed}: must be positive")
         if not 0.1 <= self.frozen_after <= 60:
             raise ValueError(f"frozen_after = {self.frozen_after}: must lie in 0.1..60")
 

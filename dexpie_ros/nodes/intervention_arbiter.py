@@ -11,6 +11,7 @@ import threading
 import time
 from typing import Any
 
+from pydantic import Field
 from rclpy.clock import Clock, ClockType
 
 from dexpie_ros.config import config
@@ -42,9 +43,9 @@ class InterventionArbiterParameters:
     """In lockstep: the operator's command belongs to every step."""
     wait_for_policy: bool = False
     """In lockstep: the policy server answers every step."""
-    inference_delay_steps: int = 2
+    inference_delay_steps: int = Field(2, ge=0)
     """In lockstep: a chunk takes effect this many steps after its observation."""
-    operator_s: float = 0.15
+    operator_s: float = Field(0.15, gt=0, le=1.0)
     """An operator's command older than this counts as lost (not in lockstep)."""
     guard: GuardConfig = GuardConfig()
     arbiter: ArbiterConfig = ArbiterConfig()

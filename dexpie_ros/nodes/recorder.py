@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import rclpy.subscription
+from pydantic import Field
 
 from dexpie_ros import contract
 from dexpie_ros.config import config
@@ -43,7 +44,7 @@ class RecorderParameters(RecordingConfig):
     directory: str = "outputs/episodes"
     images: Literal["jpeg", "raw", "none"] = "jpeg"
     sim: bool = False
-    quiet_s: float = 0.1
+    quiet_s: float = Field(0.1, ge=0, le=10.0)
     """After the end is asked for: messages still on their way are waited for this long."""
 
 

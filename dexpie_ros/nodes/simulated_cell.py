@@ -12,6 +12,8 @@ import threading
 import time
 from typing import Any
 
+from pydantic import Field
+
 from dexpie_ros.config import config
 from dexpie_ros.control.types import STEP_NS, Command
 from dexpie_ros.messages import read_command, stamp_ns
@@ -42,7 +44,7 @@ class SimulatedCellParameters:
     box: BoxConfig = BoxConfig()
     disturbances: DisturbanceConfig = DisturbanceConfig()
     jpeg_quality: int = JPEG_QUALITY
-    command_timeout_s: float = 5.0
+    command_timeout_s: float = Field(5.0, gt=0)
 
 
 IDLE_PHASE = 0
