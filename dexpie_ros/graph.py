@@ -226,6 +226,7 @@ def _loop(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
         "arbiter.max_delay": v["max_delay"],
         # a simulation measures at 25 Hz, and a busy machine makes it late
         **({"guard.arm_s": 0.4, "guard.hand_s": 0.4} if sim else ARBITER_LIMITS),
+        **({"home_needed": True} if v["homing"] and not sim else {}),
     }
     teleop: dict[str, Value] = {
         **stepped,

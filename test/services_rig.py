@@ -25,7 +25,7 @@ class Pause:
 class Asked:
     """The services over an arbiter that steps, with a clock of their own."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, homing=None):
         self.rig, self.warnings, self.now = Rig(), [], 0
         self.jog, self.amount = 1, []
         logger = SimpleNamespace(warning=lambda text, **_: self.warnings.append(text))
@@ -35,7 +35,7 @@ class Asked:
         clock = SimpleNamespace(monotonic_ns=lambda: self.now)
         monkeypatch.setattr(intervention_services, "time", clock)
         self.services = InterventionServices(
-            node, self.rig.arbiter, threading.RLock(), HomingConfig()
+            node, self.rig.arbiter, threading.RLock(), homing or HomingConfig().in_simulation()
         )
         self.step()
 

@@ -2,15 +2,16 @@
 
 import pytest
 
-pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
+rclpy = pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
 from arbiter_rig import follower
-from services_rig import MS, Asked
+from services_rig import MS, Asked, go_home
 
 from dexpie_ros.config import ConfigError, from_dict
+from dexpie_ros.control.homing import HomingConfig
 from dexpie_ros.control.keys import Action
 from dexpie_ros.control.types import Mode
-from dexpie_ros.nodes.intervention_arbiter import InterventionArbiterParameters
+from dexpie_ros.nodes.intervention_arbiter import InterventionArbiter, InterventionArbiterParameters
 
 
 @pytest.fixture
@@ -75,6 +76,42 @@ def test_a_pedal_that_bounces_takes_over_once(asked):
     asked.now += 300 * MS
     asked.key(" ")
     assert asked.step(follower()).mode is Mode.HANDING_BACK
+
+
+HOME = {"position": (0.3, 0.0, 0.4), "quaternion": (0.0, 0.0, 0.0, 1.0), "hand": (1.0,) * 6}
+
+
+@pytest.mark.parametrize("missing", [*HOME, ""])
+def test_a_robot_goes_home_only_where_it_was_told(monkeypatch, missing):
+    given = {name: value for name, value in HOME.items() if name != missing}
+    asked = Asked(monkeypatch, HomingConfig(**given))
+    answer = go_home(asked)
+    if not missing:
+        assert answer is None and asked.services.homing
+        return
+    assert not answer[0] and f"set homing.{missing} of" in answer[1]
+    assert asked.rig.arbiter.kind == "" and not asked.services.homing
+    at_home = HomingConfig(**given).in_simulation()
+    assert not at_home.unknown() and getattr(at_home, missing) != HOME[missing]
+
+
+def test_a_stack_that_will_go_home_does_not_start_without_one():
+    given = [word for k, v in HOME.items() for word in ("-p", f"homing.{k}:={list(v)}")]
+    for words, refused in (
+        (["-p", "home_needed:=true"], True),
+        (["-p", "home_needed:=true", *given], False),
+        (["-p", "home_needed:=true", "-p", "use_sim_time:=true"], False),
+        ([], False),
+    ):
+        rclpy.init(args=["--ros-args", *words])
+        try:
+            if refused:
+                with pytest.raises(ConfigError, match=r"homing\.position, homing\.quaternion"):
+                    InterventionArbiter()
+            else:
+                InterventionArbiter().destroy_node()
+        finally:
+            rclpy.try_shutdown()
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,15 @@ def test_robot_has_two_cameras_and_no_lockstep(tmp_path):
     }
 
 
+def test_the_arbiter_knows_that_a_robot_will_be_sent_home():
+    def needed(**arguments):
+        arbiter = by_name(stack("collect", **arguments))["intervention_arbiter"]
+        return arbiter.parameters.get("home_needed", False)
+
+    assert needed(sim=False, homing=True) and needed(hardware="emulated", homing=True)
+    assert not needed(sim=False) and not needed(homing=True)
+
+
 def test_emulated_hardware_adds_emulators_and_changes_addresses_only():
     real = stack("collect", sim=False)
     emulated = stack("collect", sim=False, hardware="emulated", emulators="127.7.7.7")

@@ -6,13 +6,14 @@ The arbiter's own limits hold on top.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from dexpie_ros.config import FinitePosition, UnitQuaternion, config
+from dexpie_ros.config import ConfigError, FinitePosition, UnitQuaternion, config
 from dexpie_ros.control.quaternions import blend, distance_and_angle
 from dexpie_ros.control.types import STEP_NS, Chunk, Command
 from dexpie_ros.geometry import Pose
@@ -37,25 +38,44 @@ class HomingConfig:
     """m straight up before travelling, but not above the home's height"""
     open_first: bool = True
     """let go of what is held before moving; False: the hand moves while travelling"""
-    position: FinitePosition = (0.42, -0.02, 0.12)
-    """m, where home is, frame base"""
-    quaternion: UnitQuaternion = (0.5, 0.5, 0.5, 0.5)
+    position: FinitePosition | None = None
+    """m, where home is, frame base; no robot has one that nobody gave it"""
+    quaternion: UnitQuaternion | None = None
     """x y z w, likewise"""
-    hand: tuple[Opening, Opening, Opening, Opening, Opening, Opening] = (
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-        0.08,
-    )
-    """openings at home"""
+    hand: tuple[Opening, Opening, Opening, Opening, Opening, Opening] | None = None
+    """openings at home, likewise"""
+
+    def in_simulation(self) -> HomingConfig:
+        """The same with the simulated cell's home for what was not given."""
+        given = {name: SIMULATED_HOME[name] for name in self._missing()}
+        return dataclasses.replace(self, **given)  # type: ignore[arg-type]
+
+    def unknown(self) -> str:
+        """Why nobody can go home, or ""."""
+        missing = ", ".join(f"homing.{name}" for name in self._missing())
+        return missing and (
+            f"nobody said where home is: set {missing} of intervention_arbiter in the parameter file "
+            "to what /arm/tcp_pose and /hand/joint_states say while the robot is there"
+        )
 
     @property
     def home(self) -> Command:
-        """Where the way ends."""
+        """Where the way ends; ConfigError where that is :meth:`unknown`."""
+        if self.position is None or self.quaternion is None or self.hand is None:
+            raise ConfigError(self.unknown())
         pose = Pose(np.array(self.position), np.array(self.quaternion))
         return Command(pose, np.array(self.hand))
+
+    def _missing(self) -> list[str]:
+        return [name for name in SIMULATED_HOME if getattr(self, name) is None]
+
+
+SIMULATED_HOME: dict[str, tuple[float, ...]] = {
+    "position": (0.42, -0.02, 0.12),
+    "quaternion": (0.5, 0.5, 0.5, 0.5),
+    "hand": (1.0, 1.0, 1.0, 1.0, 1.0, 0.08),
+}
+"""Beside the simulated task. On a robot it might lie in the table, or behind something."""
 
 
 def minimum_jerk(s: float) -> float:

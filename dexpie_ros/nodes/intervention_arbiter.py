@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 from rclpy.clock import Clock, ClockType
 
-from dexpie_ros.config import config
+from dexpie_ros.config import ConfigError, config
 from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
 from dexpie_ros.control.guard import GuardConfig
 from dexpie_ros.control.homing import HomingConfig
@@ -50,6 +50,8 @@ class InterventionArbiterParameters:
     guard: GuardConfig = GuardConfig()
     arbiter: ArbiterConfig = ArbiterConfig()
     homing: HomingConfig = HomingConfig()
+    home_needed: bool = False
+    """The session will ask for it (homing:=true): without a home this node does not start."""
     jog: JogConfig = JogConfig()
 
 
@@ -65,11 +67,14 @@ class InterventionArbiter(ContractNode):
         super().__init__("intervention_arbiter")
         self.parameters = p = declare_config(self, InterventionArbiterParameters)
         self._lock = threading.RLock()
-        self._arbiter = Arbiter(p.arbiter)
-        self._requests = InterventionServices(self, self._arbiter, self._lock, p.homing, p.jog)
-        self._timing = self._requests.timing
         self._driven = p.lockstep or bool(self.get_parameter("use_sim_time").value)
         """In simulation measurements make the steps: a timer on a 25 Hz clock would alias."""
+        homing = p.homing.in_simulation() if self._driven else p.homing
+        if p.home_needed and homing.unknown():
+            raise ConfigError(f"homing:=true, but {homing.unknown()}")
+        self._arbiter = Arbiter(p.arbiter)
+        self._requests = InterventionServices(self, self._arbiter, self._lock, homing, p.jog)
+        self._timing = self._requests.timing
         self._watch: InterventionWatch | None = None
         """In lockstep nothing can be late: a step waits for what belongs to it."""
         if not p.lockstep:

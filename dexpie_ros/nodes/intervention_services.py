@@ -176,7 +176,7 @@ class InterventionServices:
         """Between episodes: travels home within the limits of `control.homing`."""
         response.success = False
         with self._lock:
-            response.message = self._move()
+            response.message = self._settings.unknown() or self._move()
             if response.message:
                 return response
             self._home_from_next_step, self._home_end_ns = True, 0
