@@ -235,6 +235,45 @@ def test_the_clutch_lets_the_operator_move_back_unnoticed():
     np.testing.assert_allclose(teleop.follower().tcp.position, [0.11, 0, 0], atol=1e-12)
 
 
+@pytest.mark.parametrize("let_go", [True, False])
+def test_calibration_after_the_clutch_moves_nothing(let_go):
+    """Absolute: the follower is where the robot is. Relative: it does not jump where it was."""
+    for absolute in (True, False):
+        teleop = Teleop()
+        teleop.update_glove(glove(1.0), "right", 0)
+        teleop.update(pose((0.1, 0, 0)), 0)
+        teleop.calibrate(robot(), absolute=absolute)
+        teleop.clutch(False)
+        teleop.update(pose((0.9, 0.5, 0), (0, 0, 1.0)), 40 * MS)
+        if not let_go:
+            teleop.clutch(True)
+        before = teleop.follower().tcp.matrix()
+        teleop.calibrate(robot((0.1, 0, 0), v=(0.4, 0.1, 0.2)), absolute=absolute)
+        if not absolute:
+            np.testing.assert_array_equal(teleop.follower().tcp.matrix(), before)
+            continue
+        there = pose((0.4, 0.1, 0.2), (0.1, 0, 0)).matrix()
+        np.testing.assert_allclose(teleop.follower_in_base().tcp.matrix(), there, atol=1e-12)
+        teleop.update(pose((0.9, 0.8, 0), (0, 0, 1.0)), 80 * MS)
+        if let_go:
+            np.testing.assert_allclose(teleop.follower_in_base().tcp.matrix(), there, atol=1e-12)
+            teleop.clutch(True)
+            np.testing.assert_allclose(teleop.follower_in_base().tcp.matrix(), there, atol=1e-12)
+        else:
+            moved = teleop.follower_in_base().tcp.position - there[:3, 3]
+            assert np.linalg.norm(moved) == pytest.approx(0.3)
+
+
+def test_a_lost_tracker_is_no_calibration():
+    teleop = Teleop()
+    teleop.update(pose((0.1, 0, 0)), 1000 * MS)
+    with pytest.raises(ValueError, match=r"silent for more than 0\.2 s; bring it into view"):
+        teleop.calibrate(robot(), 1201 * MS)
+    assert not teleop.calibrated
+    teleop.calibrate(robot(), 1200 * MS)
+    assert teleop.calibrated
+
+
 def test_a_clock_that_was_set_back_does_not_freeze_the_operator():
     """A simulation that began anew: its stamps start from the beginning."""
     teleop = Teleop(TeleopConfig(position_cutoff_hz=2.0))

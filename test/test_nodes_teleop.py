@@ -142,7 +142,26 @@ def calibrate(operator: Operator) -> None:
     operator.robot(1_000 * MS)
     operator.tracker(1_000 * MS)
     operator.glove(1_000 * MS)
+    operator.node.now_ns = lambda: 1_010 * MS  # the clock of these stamps
     assert operator.node._calibrate() == (True, "aligned")
+
+
+@pytest.mark.parametrize(("silent", "told"), [("tracker", "the tracker has been silent"),
+                                              ("robot", "measurement is old: arm, hand, tcp")])  # fmt: skip
+def test_what_is_not_there_any_more_is_not_aligned_with(
+    start: Start, silent: str, told: str
+) -> None:
+    operator = start()
+    calibrate(operator)
+    world = operator.node._teleop.world.matrix()
+    for k in range(1, 6):
+        stamp = (1_000 + 50 * k) * MS
+        operator.robot(stamp) if silent == "tracker" else operator.tracker(stamp, shifted(0.1 * k))
+        operator.glove(stamp)
+    operator.node.now_ns = lambda: 1_250 * MS
+    accepted, why = operator.node._calibrate()
+    assert not accepted and told in why
+    assert (operator.node._teleop.world.matrix() == world).all()
 
 
 def said(operator: Operator) -> tuple[int, str]:
@@ -228,6 +247,13 @@ def test_absolute_commands_are_in_base_and_wait_for_the_alignment(start: Start) 
     last = operator.commands[-1]
     assert last.header.frame_id == "base"
     assert (last.tcp.position.x, last.tcp.position.z) == pytest.approx((0.4, 0.3))
+    for _ in range(2):  # let go, carried away, taken hold of
+        assert operator.node._clutch()[0]
+        operator.tracker(1_020 * MS, shifted(0.5))
+    assert operator.node._calibrate()[0]
+    operator.tracker(1_030 * MS, shifted(0.5))
+    place = operator.commands[-1].tcp.position
+    assert (place.x, place.y, place.z) == pytest.approx((0.4, 0.1, 0.3)), "k moves nothing"
 
 
 def test_an_alignment_by_chance_is_none(start: Start) -> None:

@@ -146,18 +146,18 @@ class Teleop:
 
     def lost(self, time_ns: int | None = None) -> str:
         """What is missing for a follower (never came, or is too old at ``time_ns``), or ""."""
-        if self._raw is None:
-            return "no pose of the tracker yet"
+        problem = self.tracker_lost(time_ns)
+        if problem:
+            return problem
         if self._hand is None:
             return f"no values of the {self.config.side} glove yet"
-        if time_ns is not None:
-            for name, stamp, limit in (
-                ("tracker", self._tracker_ns, self.config.stale_seconds),
-                ("glove", self._glove_ns, self.config.glove_seconds),
-            ):
-                if time_ns - stamp > round(limit * 1e9):
-                    return f"the {name} has been silent for more than {limit:g} s"
-        return ""
+        return _silence("glove", time_ns, self._glove_ns, self.config.glove_seconds)
+
+    def tracker_lost(self, time_ns: int | None = None) -> str:
+        """The same of the tracker alone."""
+        if self._raw is None:
+            return "no pose of the tracker yet"
+        return _silence("tracker", time_ns, self._tracker_ns, self.config.stale_seconds)
 
     def follower(self, time_ns: int | None = None) -> Command | None:
         """F(t) in the tracker's world and the retargeted hand; None where a device is lost.
@@ -203,17 +203,24 @@ class Teleop:
         limits = self.config.angle_limit, self.config.hand_limit
         return Alignment(angle, difference, *limits, calibrated=self._calibrated)
 
-    def calibrate(self, robot: RobotState) -> None:
+    def calibrate(
+        self, robot: RobotState, time_ns: int | None = None, absolute: bool = False
+    ) -> None:
         """Take the operator's wrist to be where the robot's is now: fixes the tracker's world.
 
-        Raises ValueError before the first tracker pose.
+        It moves nothing. ``absolute``: the follower is a pose to go to (:meth:`follower_in_base`),
+        and what the clutch had put between wrist and follower would be a way to go in the new world.
+        Else only its motion counts, and that goes on without a jump.
+
+        Raises ValueError while the tracker is lost, at ``time_ns`` if that is given.
         """
-        if self._raw is None:
-            raise ValueError(
-                "calibrate: no pose of the tracker yet; switch it on and hold it still"
-            )
+        problem = self.tracker_lost(time_ns)
+        if problem or self._raw is None:
+            raise ValueError(f"calibrate: {problem}; bring it into view and hold it still")
         self._world = compose(robot.tcp, inverse(self._raw))
         self._calibrated = True
+        if absolute:
+            self._offset, self._frozen = None, self._raw if self._let_go else None
 
     def restore(self, world: Pose) -> None:
         """Take the tracker's world as an earlier :meth:`calibrate` found it."""
@@ -245,6 +252,12 @@ class Teleop:
         if self._frozen is not None:
             return self._frozen
         return raw if self._offset is None else compose(self._offset, raw)
+
+
+def _silence(name: str, time_ns: int | None, stamp: int, limit: float) -> str:
+    if time_ns is None or time_ns - stamp <= round(limit * 1e9):
+        return ""
+    return f"the {name} has been silent for more than {limit:g} s"
 
 
 def _newest(last_ns: int, time_ns: int) -> int:

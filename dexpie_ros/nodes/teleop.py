@@ -33,6 +33,8 @@ SLOW_NS = 15_000_000
 """A tracker that speaks more often carries the glove's news along; a slower one does not."""
 TOGETHER_NS = 5_000_000
 """What comes this soon after a command waits for the next one."""
+ROBOT_NS = 200_000_000
+"""A robot whose measurement is older may stand elsewhere by now."""
 UNKNOWN = "the robot's wrist is not known to the tracker: hold your hand as it is, then press k"
 
 
@@ -169,8 +171,12 @@ class TeleopNode(ContractNode):
         robot = self._robot.newest(read_robot_state)
         if robot is None:
             return False, f"no measurement of the robot: {self._robot.missing()}"
+        now = None if self.parameters.lockstep else self.now_ns()
+        silent = "" if now is None else self._robot.older_than(now - ROBOT_NS)
+        if silent:
+            return False, f"the robot's measurement is old: {silent}; see its driver"
         try:
-            self._teleop.calibrate(robot.robot)
+            self._teleop.calibrate(robot.robot, now, self.parameters.follow == "absolute")
         except ValueError as error:
             return False, str(error)
         self._aligned_ns, self._kept = self.now_ns(), ""
