@@ -133,8 +133,9 @@ class Player:
         command, last = step.command, before
         measured = Command(self.robot.tcp, self.robot.hand)
         if self.rebase == "always" or (self.rebase == "far" and far(last, measured)):
-            last = measured
-            allowed.reset(measured)
+            # what the fingers are told they go on being told
+            last = measured if last is None else Command(measured.tcp, last.hand)
+            allowed.reset(last)
         elif step.mode is Mode.FAULT and far(last, measured, 0.005, 0.02):
             last = Command(measured.tcp, last.hand)  # stopped elsewhere: held there
         self.rebase = "no"

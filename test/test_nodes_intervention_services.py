@@ -1,10 +1,12 @@
 """What people ask of the arbiter by service and by key event: who drives afterwards."""
 
+from types import SimpleNamespace
+
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
-from arbiter_rig import follower
+from arbiter_rig import follower, robot
 from services_rig import MS, Asked, go_home
 
 from dexpie_ros.config import ConfigError, from_dict
@@ -122,3 +124,21 @@ def test_a_stack_that_will_go_home_does_not_start_without_one():
 def test_times_that_would_follow_an_absent_operator_are_refused(key, value):
     with pytest.raises(ConfigError, match=key):
         from_dict(InterventionArbiterParameters, {key: value})
+
+
+@pytest.mark.parametrize(("simulated", "opening"), [("true", 0.4), ("false", 0.8)])
+def test_an_episode_goes_on_with_the_grip_unless_its_scene_is_new(simulated, opening):
+    """A simulator puts the hand where the scene begins; on a robot nobody but the arbiter moves it."""
+    rclpy.init(args=["--ros-args", "-p", f"use_sim_time:={simulated}"])
+    try:
+        node = InterventionArbiter()
+        request = SimpleNamespace(
+            kind="deployment", episode_id="a", policy_id="p",
+            scene_stamp=SimpleNamespace(sec=0, nanosec=0),
+        )  # fmt: skip
+        node._arbiter.step(1, robot(hand=0.8))
+        assert node._serve_start(request, SimpleNamespace()).success
+        assert node._arbiter.step(2, robot(hand=0.4)).command.hand.tolist() == [opening] * 6
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()

@@ -92,6 +92,7 @@ class Arbiter(Modes):
         self._time_ns: int | None = None
         self._fence_ns = 0
         self._initial: Command | None = None
+        self._scene_anew = False
 
     @property
     def last_command(self) -> Command | None:
@@ -107,19 +108,20 @@ class Arbiter(Modes):
             **self.limiter.statistics.as_dict(),
         }
 
-    def start(self, kind: str, initial: Command | None = None) -> Answer:
-        """Begin an episode: counters at zero, the command is the measured pose at the first step.
+    def start(self, kind: str, initial: Command | None = None, scene_anew: bool = False) -> Answer:
+        """Begin an episode: counters at zero, the command is the measured pose at the first step,
+        with the fingers' last command.
 
         A demonstration holds until the operator takes over; other kinds hold until the policy's
-        first chunk. ``initial`` replaces the measured pose where the command that the robot is
-        holding is known: a grasp is held by a command that is more closed than the measurement.
+        first chunk. ``initial`` replaces that where another command is known to be held;
+        ``scene_anew`` says that a simulator put the fingers elsewhere, and they are as measured.
         """
         accepted, message = self.begin(kind)
         if accepted:
             self.counts = EpisodeCounts()
             self.executor.reset()
             self.limiter.statistics = LimitStatistics()
-            self._initial = initial
+            self._initial, self._scene_anew = initial, scene_anew
         return accepted, message
 
     def stop(self) -> None:
@@ -211,14 +213,18 @@ class Arbiter(Modes):
             distance, angle = distance_and_angle(last.tcp, measured.tcp)
             if distance > self.config.rebase_distance or angle > self.config.rebase_angle:
                 self._rebase = "always"
+        # The fingers keep their command: what they hold keeps them more open than that, and what was
+        # measured would let go of it. It moves nothing, also where the hand was switched off or its
+        # fingers were opened by hand meanwhile: who holds says the same 25 times a second, so it is
+        # what the hand is being told already. Only a first command has nothing to go on from.
+        found = measured if last is None or self._scene_anew else Command(measured.tcp, last.hand)
         if self._rebase == "always" or last is None:
-            self.limiter.reset(self._initial or measured)
+            self.limiter.reset(self._initial or found)
         elif self._mode is Mode.FAULT and _at_rest(robot):
             distance, angle = distance_and_angle(last.tcp, measured.tcp)
             if distance > self.config.fault_distance or angle > self.config.fault_angle:
-                # The fingers keep their command: they may be holding something.
-                self.limiter.reset(Command(measured.tcp, last.hand))
-        self._rebase, self._initial = "no", None
+                self.limiter.reset(found)
+        self._rebase, self._initial, self._scene_anew = "no", None, False
 
     def _policy_step(
         self, proposal: Command | None, robot: RobotState

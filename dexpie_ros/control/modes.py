@@ -179,7 +179,7 @@ class Modes:
             self._set(Mode.FAULT, reason)
 
     def clear_fault(self) -> Answer:
-        """FAULT -> HOLD; the robot is taken as it is then. Driving on needs a further request."""
+        """FAULT -> HOLD; the arm is taken as it is then. Driving on needs a further request."""
         if self._mode is not Mode.FAULT:
             return False, "there is no fault"
         self._rebase = "always"

@@ -277,7 +277,9 @@ class InterventionArbiter(ContractNode):
 
     def _serve_start(self, request: Any, response: Any) -> Any:
         with self._lock:
-            response.success, response.message = self._arbiter.start(request.kind)
+            response.success, response.message = self._arbiter.start(
+                request.kind, scene_anew=self._driven
+            )
             response.episode_id = request.episode_id
             if not response.success:
                 return response
