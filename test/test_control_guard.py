@@ -13,6 +13,7 @@ from dexpie_ros.control.guard import (
     POLICY_SERVER,
     SESSION,
     TCP,
+    TOO_FAR,
     Guard,
     Voices,
     fault_of_status,
@@ -20,8 +21,10 @@ from dexpie_ros.control.guard import (
 from dexpie_ros.control.modes import Modes
 from dexpie_ros.control.session import label_of_fault
 from dexpie_ros.control.types import Mode
+from dexpie_ros.devices.arm_limits import ArmLimits, MotionLimiter
 from dexpie_ros.devices.ur5_process import HALTED
 from dexpie_ros.devices.ur5_state import RobotData
+from dexpie_ros.devices.ur_kinematics import UR5
 
 MS = 1_000_000
 
@@ -128,6 +131,37 @@ def test_an_arm_that_measures_but_cannot_follow_holds_until_it_can():
     all_seen(guard, 2 * MS)
     assert guard.check(modes, 2 * MS) == "" and modes.mode is Mode.POLICY
     assert modes._rebase != "no", "it is looked at where it stands"
+
+
+def test_a_command_that_the_arm_refuses_for_half_a_second_is_begun_anew():
+    guard, modes = deployed()
+    modes._rebase, modes._plan_afresh, modes._waiting = "no", False, False
+    far = "holding: the commanded pose is 0.091 m away (limit 0.08 m)"
+
+    def at(ms: int, message: str) -> bool:
+        guard.device("arm_driver", 1, message)
+        all_seen(guard, ms * MS)
+        assert guard.check(modes, ms * MS) == "" and modes.mode is Mode.POLICY
+        return modes._rebase == "far" and modes._plan_afresh
+
+    assert not at(0, far) and not at(480, far)
+    assert not at(490, "following commands") and not at(500, far), "it came nearer meanwhile"
+    assert not at(980, "holding: the commanded pose is out of the arm's reach")
+    assert not at(990, far) and not at(1489, far)
+    assert at(1490, far)
+    modes._rebase = "no"
+    assert not at(1989, far) and at(1990, far), "and again"
+
+
+def test_the_arms_words_for_a_target_that_is_too_far_are_known():
+    arm = MotionLimiter(ArmLimits(), UR5, np.eye(4), 0.008)
+    far, turned = np.eye(4), np.eye(4)
+    far[0, 3] = 0.5
+    turned[:2, :2] = [[0.0, -1.0], [1.0, 0.0]]
+    arm._first = False
+    for words in (arm.accept(far), arm.accept(turned), arm.lag(far)):
+        assert any(text in words for text in TOO_FAR), words
+    assert not any(text in arm.accept(np.full((4, 4), np.nan)) for text in TOO_FAR)
 
 
 def test_a_hand_that_does_not_answer_holds_but_a_finger_that_stopped_does_not():

@@ -3,6 +3,13 @@
 import numpy as np
 from test_devices_arm_limits import PERIOD, WIDE, limiter, moved
 
+from dexpie_ros.control.arbiter import Arbiter, ArbiterConfig
+from dexpie_ros.control.guard import ARM, HAND, SESSION, TCP, Guard
+from dexpie_ros.control.types import STEP_NS, Command, Mode, RobotState
+from dexpie_ros.devices.arm_limits import ArmLimits
+from dexpie_ros.geometry import Pose
+from dexpie_ros.graph_robot import ARBITER_LIMITS
+
 
 def driven(arm, direction, speed, cycles=40):
     """Drives the limiter straight on with commands at 25 Hz; whether it had a problem."""
@@ -78,3 +85,48 @@ def test_what_braking_will_add_counts_as_lag():
     slack = WIDE.max_lag - way
     assert arm.lag(moved(arm.pose, z=slack - 1e-4)) == ""
     assert "behind its target" in arm.lag(moved(arm.pose, z=slack + 1e-4))
+
+
+class Pulled:
+    """Arbiter, guard and limiter as on a robot: an operator pulls the arm straight up."""
+
+    def __init__(self):
+        limits = {key.rpartition(".")[2]: value for key, value in ARBITER_LIMITS.items()}
+        self.arbiter = Arbiter(ArbiterConfig(limits=limits))
+        self.guard, self.arm, self.now = Guard(), limiter(ArmLimits()), 0
+        self.arbiter.start("demonstration")
+        self.step(0.0)
+        assert self.arbiter.request(Mode.HUMAN)[0]
+
+    def step(self, up):
+        """One control step with the hand ``up`` m up: what the arm's driver says, and how high the
+        arm is.
+        """
+        self.now += STEP_NS
+        for stream in (ARM, TCP, HAND, SESSION):
+            self.guard.seen(stream, self.now)
+        self.guard.check(self.arbiter, self.now)
+        measured = Pose.from_matrix(self.arm.pose)
+        robot = RobotState(self.now, np.zeros(6), np.zeros(6), measured, np.full(6, 0.5))
+        # a hand parallel to the arm: its motion is the base's
+        hand = Pose(np.array([0.0, 0.0, up]), measured.quaternion)
+        step = self.arbiter.step(self.now, robot, Command(hand, np.full(6, 0.5)))
+        said = self.arm.accept(step.command.tcp.matrix(), self.arm.pose)
+        for _ in range(5):
+            said = self.arm.advance()[1] or said
+        self.guard.device("arm_driver", 1 if said else 0, f"holding: {said}" if said else "ok")
+        return said, float(self.arm.pose[2, 3])
+
+
+def test_a_command_that_ran_ahead_of_a_braked_arm_is_taken_back():
+    """At the edge of the reach the arm brakes. The arbiter may lead it by 0.14 m, it takes 0.08."""
+    pulled = Pulled()
+    said, heights = zip(*(pulled.step(0.012 * k) for k in range(90)), strict=True)
+    refused = ["away" in text for text in said].index(True)
+    stands, top = heights[refused], 0.012 * 89
+    said, heights = zip(*(pulled.step(top) for _ in range(25)), strict=True)
+    assert said[-1] == "", "who stays up there is not refused for good"
+    assert np.abs(np.array(heights) - stands).max() < 0.005, "and what takes it back moves nothing"
+    assert pulled.arbiter.mode is Mode.HUMAN
+    said, heights = zip(*(pulled.step(top - 0.005 * k) for k in range(31)), strict=True)
+    assert said[-1] == "" and heights[-1] < stands - 0.1, "back he is followed at once"

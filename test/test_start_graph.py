@@ -143,6 +143,8 @@ def test_the_arbiter_stays_within_what_the_arm_driver_lets_through():
     assert all(a < b for a, b in zip(limits["workspace_upper"], arm.workspace_high, strict=True))
     assert limits["linear_speed"] < arm.max_speed
     assert limits["angular_speed"] < arm.max_angular_speed
+    # farther than that the arm is braked for lagging; what is refused until then the guard takes back
+    assert limits["lead"] < arm.max_lag and limits["angular_lead"] < arm.max_turn
     assert limits["linear_acceleration"] < arm.max_acceleration
     assert limits["angular_acceleration"] < arm.max_angular_acceleration
     assert limits["linear_speed"] * 0.04 < arm.max_step

@@ -27,6 +27,11 @@ CLEAR_ERRORS = "clear the errors"
 itself, so whoever drives goes on; every other error of the hand means that nobody hears it."""
 RECOVERY = "ask for recovery"
 """What the status of every stop of the arm tells a person to do."""
+TOO_FAR = (" m away (", "is turned by", "behind its target")
+"""What the arm's status tells of a target that it does not take because of where the arm is. It braked
+while commands went on, and the arbiter may lead it by more than it takes at once."""
+REFUSED_NS = 500_000_000
+"""After so long the arm will not come: whoever drives goes on from where it stands."""
 POLICY_SERVER, NO_OBSERVATION = "policy_server", "no observation"
 """Whose status begins with what, or is an ERROR, where a policy must not go on: it does not see."""
 REMEMBERED = 250
@@ -69,6 +74,9 @@ class Guard:
         """Why the robot holds, by driver."""
         self._blind = ""
         """What the policy server lacks, until it shows a sign of life again."""
+        self._refusing = False
+        self._refused_ns: int | None = None
+        """Since when the arm takes no target for being too far."""
 
     def seen(self, stream: str, now_ns: int, age_ns: int = 0) -> None:
         """A message of ``stream`` arrived whose content is ``age_ns`` old; unknown ones are ignored."""
@@ -86,6 +94,8 @@ class Guard:
             self._blind = message
         if name not in (ARM_DRIVER, HAND_DRIVER):
             return
+        if name == ARM_DRIVER:
+            self._refusing = any(text in message for text in TOO_FAR)
         self._failed.pop(name, None)
         if level >= ERROR and not (name == HAND_DRIVER and CLEAR_ERRORS in message):
             self._failed[name] = f"{name}: {message}"
@@ -102,11 +112,24 @@ class Guard:
         elif self._holding:
             arbiter.resume()
             self._holding = False
+        elif self._refused_for_long(now_ns):
+            # Nobody but the arbiter can end it: an arm that took the whole way at once when it
+            # comes free would move unasked. A pause of no step: planned and anchored afresh.
+            arbiter.hold("the arm does not take the command")
+            arbiter.resume()
         if policy and arbiter.mode in (Mode.POLICY, Mode.HANDING_BACK):
             silent = self.policy_silence(now_ns)
             if silent:
                 arbiter.policy_lost(silent)
         return problem
+
+    def _refused_for_long(self, now_ns: int) -> bool:
+        if not self._refusing or self._refused_ns is None:
+            self._refused_ns = now_ns if self._refusing else None
+        elif now_ns - self._refused_ns >= REFUSED_NS:
+            self._refused_ns = now_ns
+            return True
+        return False
 
     def policy_silence(self, now_ns: int) -> str:
         """Why the policy cannot drive, or ""."""
