@@ -161,9 +161,15 @@ def _stale_messages(built: Path) -> list[str]:
     stale = []
     for file in sorted([*source.glob("msg/*.msg"), *source.glob("srv/*.srv")]):
         copy = built.parent / file.parent.name / file.name
-        if not copy.is_file() or copy.read_bytes() != file.read_bytes():
+        if not copy.is_file() or _fields(copy) != _fields(file):
             stale.append(file.stem)
     return stale
+
+
+def _fields(definition: Path) -> list[str]:
+    """A definition without its comments: another comment is no other message."""
+    lines = definition.read_text(encoding="utf-8").splitlines()
+    return [line for line in (line.split("#", 1)[0].strip() for line in lines) if line]
 
 
 _ROUND_TRIP = """

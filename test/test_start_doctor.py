@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -70,6 +71,13 @@ def test_messages_built_from_other_definitions(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "_try", lambda code: ("there", ""))
     (finding,) = doctor._messages()
     assert finding.state is State.MISSING and "ControlStep" in finding.found
+    source = Path(doctor.__file__).parent.parent / "msg"
+    for file in (*source.glob("msg/*.msg"), *source.glob("srv/*.srv")):
+        copy = built.parent / file.parent.name / file.name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(f"# of an older day\n\n{file.read_text()}# and its end\n")
+    (finding,) = doctor._messages()
+    assert finding.state is State.GOOD, "comments are no definitions"
 
 
 def test_little_space_is_seen(monkeypatch):
