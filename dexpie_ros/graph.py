@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dexpie_ros.config import ConfigError
-from dexpie_ros.graph_robot import ARBITER_LIMITS, calibration, drivers
+from dexpie_ros.graph_robot import ARBITER_LIMITS, CAMERAS, calibration, drivers
 from dexpie_ros.node_spec import EXIT_CONFIG, PACKAGE, SUPERVISOR_VARIABLE, NodeSpec, Value
+from dexpie_ros.parameter_file import refuse_unknown_nodes
 from dexpie_ros.security import enclave_environment
 
 __all__ = [
     "EXIT_CONFIG",
     "NODES",
+    "NODE_NAMES",
     "PACKAGE",
     "STACKS",
     "SUPERVISOR_VARIABLE",
@@ -137,6 +139,12 @@ NODES = (
 )
 """Every kind of node. The last two are in no stack: they want a terminal of their own."""
 
+NODE_NAMES = (
+    *(kind for kind in NODES if kind != "camera_driver"),
+    *(f"camera_{camera}" for camera in CAMERAS),
+)
+"""What nodes are called, and so the sections of a parameter file."""
+
 
 def parse_arguments(words: Sequence[str]) -> dict[str, str]:
     """``["sim:=true", "task:=bottle"]`` -> keyword arguments of :func:`stack`."""
@@ -182,6 +190,7 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
     ]
     if not values["parameters"]:
         return specs
+    refuse_unknown_nodes(str(values["parameters"]), NODE_NAMES)
     files = (str(Path(str(values["parameters"])).absolute()),)
     return [replace(spec, parameter_files=files) if spec.is_node else spec for spec in specs]
 

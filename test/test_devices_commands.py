@@ -75,6 +75,10 @@ def test_dotted_and_nested_keys_and_full_names_mean_the_same(tmp_path):
         ("arm_driver: {ros__parameters: {arm: 3, arm.host: x}}", "arm is a value and a group"),
         ("arm_driver: {ros__parameters: {arm.host: x, arm: 3}}", "arm"),
         ("[1]", "expected `key: value`"),
+        (
+            "arm_drivers: {ros__parameters: {}}",
+            "arm_drivers is for no node; did you mean arm_driver",
+        ),
     ],
 )
 def test_mistakes_in_the_file_are_named(tmp_path, text, message):

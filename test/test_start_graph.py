@@ -192,6 +192,50 @@ def test_parameter_file_goes_to_every_node(tmp_path):
         assert (own, more) == ("own", str(file))
 
 
+ARM = {"ros__parameters": {"arm.limits.max_speed": 0.1}}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"arm_driver": ARM, "camera_wrist": ARM, "policy_server": ARM, "keyboard": ARM},
+        {"/arm_driver": ARM},
+        {"/": {"arm_driver": ARM}},
+        {"/**": {**ARM, "arm_driver": ARM}},
+        {"/**/arm_driver": ARM},
+        {"/*": ARM},
+    ],
+)
+def test_sections_that_nodes_read(sections, tmp_path):
+    file = tmp_path / "cell.yaml"
+    file.write_text(yaml.safe_dump(sections))
+    assert stack("collect", sim=False, parameters=file)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"arm_drivers": ARM}, "arm_drivers is for no node; did you mean arm_driver?"),
+        ({"intervention_arbitr": ARM}, "did you mean intervention_arbiter?"),
+        ({"/**": ARM, "/camera_rist": ARM}, "/camera_rist is for no node; did you mean camera_w"),
+        ({"camera_driver": ARM}, "camera_driver is for no node"),
+        ({"/lab/arm_driver": ARM}, "/lab/arm_driver is for no node; nodes are in no namespace"),
+        ({"/lab": {"arm_driver": ARM}}, "/lab/arm_driver is for no node"),
+        ({"/*/arm_driver": ARM}, "/*/arm_driver is for no node"),
+        ({"something": ARM}, "something is for no node; known: simulated_cell, "),
+        ({"arm_driver": {"arm.limits.max_speed": 0.1}}, "arm_driver: expected `ros__parameters:`"),
+        (ARM, "and a node's name above"),
+    ],
+)
+def test_a_section_that_no_node_reads_is_refused(sections, message, tmp_path):
+    """ROS would skip it without a word, and limits would stay at their defaults."""
+    file = tmp_path / "cell.yaml"
+    file.write_text(yaml.safe_dump(sections))
+    with pytest.raises(ConfigError) as caught:
+        stack("collect", sim=False, parameters=file)
+    assert message in str(caught.value) and str(file) in str(caught.value)
+
+
 def test_command_line_of_a_node():
     spec = NodeSpec("x", name="n", namespace="/a/b", remaps={"in": "/out"}, parameters={"p": 1})
     assert spec.ros_arguments("f.yaml") == [

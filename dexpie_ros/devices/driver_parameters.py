@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
 from dexpie_ros import config
-from dexpie_ros.config import ConfigError
 from dexpie_ros.devices import calibration
 from dexpie_ros.devices.aruco_cube import CubeConfig
 from dexpie_ros.devices.inspire_hand import InspireConfig
@@ -22,6 +21,8 @@ from dexpie_ros.devices.realsense import RealSenseConfig
 from dexpie_ros.devices.realsense_discovery import Discovery, RemoteDiscovery, UsbDiscovery
 from dexpie_ros.devices.ur5_config import Ur5Config
 from dexpie_ros.devices.vive_tracker import ViveConfig
+from dexpie_ros.graph import NODE_NAMES
+from dexpie_ros.parameter_file import of_node, refuse_unknown_nodes
 
 Hardware = Literal["real", "emulated"]
 T = TypeVar("T")
@@ -130,33 +131,12 @@ def read(path: str | Path | None, node: str, cls: type[T]) -> T:
     """A node's section of a ROS parameter file, or the defaults where there is none.
 
     Raises:
-        ConfigError: no such file, no parameter file, or a parameter that ``cls`` does not know.
+        ConfigError: no such file, no parameter file, a section that is no node's, or a parameter that
+            ``cls`` does not know.
     """
     if path is None:
         return config.from_dict(cls, {}, f"parameters of {node} (defaults)")
-    where, values = f"{path}: {node}", {}
-    for key, section in config.read_yaml(path).items():
-        if str(key).rsplit("/", 1)[-1] != node:
-            continue
-        if not isinstance(section, dict) or not isinstance(section.get("ros__parameters"), dict):
-            raise ConfigError(f"{where}: expected `ros__parameters:` with parameters below it")
-        values = _nested(section["ros__parameters"], where)
+    refuse_unknown_nodes(path, NODE_NAMES, anywhere=True)
+    where, values = f"{path}: {node}", of_node(path, node)
     values.pop("use_sim_time", None)
     return config.from_dict(cls, values, where)
-
-
-def _nested(section: dict[str, Any], where: str) -> dict[str, Any]:
-    """``{"arm.host": x}`` -> ``{"arm": {"host": x}}``; both ways of writing may be mixed."""
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        *groups, leaf = str(key).split(".")
-        inside = found
-        for group in groups:
-            inside = inside.setdefault(group, {})
-            if not isinstance(inside, dict):
-                raise ConfigError(f"{where}: {key}: {group} is a value and a group of parameters")
-        if isinstance(value, dict):
-            inside.setdefault(leaf, {}).update(_nested(value, where))
-        else:
-            inside[leaf] = value
-    return found
