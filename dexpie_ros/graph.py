@@ -184,6 +184,11 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
         path = str(values[key])
         if path and not Path(path).exists():
             raise ConfigError(f"argument {key}:={path}: no such file or directory")
+    if values["sim"] and values["calibration"]:
+        raise ConfigError(
+            f"argument calibration:={values['calibration']}: belongs to a person's devices, and the "
+            "simulated operator has none of them; leave it out, or give sim:=false"
+        )
     specs = [
         replace(spec, env={**enclave_environment(spec.kind), **spec.env}) if spec.is_node else spec
         for spec in _world(values) + _loop(values)

@@ -62,9 +62,13 @@ def drivers(v: Mapping[str, bool | int | float | str]) -> list[NodeSpec]:
         )
         for camera in CAMERAS
     ]
+    tracker = {**device("tracker_driver"), **calibration(v, "tracker", "calibration")}
     operator = [
-        NodeSpec(kind, parameters=device(kind), required=False, respawn=True)
-        for kind in ("tracker_driver", "glove_driver")
+        NodeSpec(kind, parameters=parameters, required=False, respawn=True)
+        for kind, parameters in (
+            ("tracker_driver", tracker),
+            ("glove_driver", device("glove_driver")),
+        )
     ]
     hand = {**device("hand_driver"), **calibration(v, "hand", "calibration")}
     robot = [

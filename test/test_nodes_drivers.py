@@ -313,3 +313,31 @@ def test_the_teleoperation_takes_its_calibrations(tmp_path: Any) -> None:
         pytest.raises(ConfigError, match="is a tracker calibration, a glove one is wanted"),
     ):
         TeleopNode()
+
+
+@pytest.mark.parametrize(
+    ("made_for", "parameters"),
+    [
+        ("LHR-1", ["vive.serial:=LHR-2"]),
+        ("cube DICT_4X4_50 0,1,2,3,4,5", ["tracker:=aruco", "cube.ids:=[10, 11, 12, 13, 14, 15]"]),
+        ("cube DICT_4X4_50 0,1,2,3,4,5", ["vive.serial:=LHR-2"]),
+    ],
+)
+def test_another_trackers_calibration_is_refused(
+    made_for: str, parameters: list[str], tmp_path: Any
+) -> None:
+    file = tmp_path / "tracker.yaml"
+    calibration.save(file, "tracker", made_for, calibration.TrackerMounting((0.0, 0.0, 1.0, 0.0)))
+    with (
+        world(*parameters, f"calibration:={file}"),
+        pytest.raises(ConfigError, match=f"{file}: was made for '{made_for}', not"),
+    ):
+        TrackerDriver()
+
+
+def test_the_cubes_own_calibration_is_taken(tmp_path: Any) -> None:
+    file = tmp_path / "tracker.yaml"
+    mounting = calibration.TrackerMounting((0.0, 0.0, 1.0, 0.0))
+    calibration.save(file, "tracker", "cube DICT_4X4_50 0,1,2,3,4,5", mounting)
+    with world("tracker:=aruco", f"calibration:={file}") as w:
+        w.add(TrackerDriver())

@@ -157,6 +157,8 @@ def test_calibrations_in_the_folder_are_used(tmp_path):
     assert named["hand_driver"].parameters["calibration"] == str(tmp_path / "hand.yaml")
     teleop = named["teleop"].parameters
     assert teleop["tracker_calibration"] == str(tmp_path / "tracker.yaml")
+    # the driver knows whose it must be
+    assert named["tracker_driver"].parameters["calibration"] == teleop["tracker_calibration"]
     assert "glove_calibration" not in teleop
 
 
@@ -260,6 +262,7 @@ def test_command_line_of_a_node():
         ("deploy", {}, "needs a trained policy: policy:=<directory>"),
         ("deploy", {"policy": "/no/such"}, "policy:=/no/such: no such file or directory"),
         ("collect", {"parameters": "/no.yaml"}, "parameters:=/no.yaml: no such file"),
+        ("collect", {"calibration": "/"}, "calibration:=/: belongs to a person's devices"),
     ],
 )
 def test_errors_name_what_is_known(name, arguments, message):

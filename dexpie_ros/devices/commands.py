@@ -118,12 +118,11 @@ def _tracker(parameters: Path | None) -> tuple[str, Worker[Any]]:
     if settings.tracker == "vive":
         from dexpie_ros.devices.vive_tracker import vive_tracker
 
-        return settings.vive.serial, vive_tracker(settings.vive)
+        return settings.device, vive_tracker(settings.vive)
     from dexpie_ros.devices.probe import cube_of
 
     camera = read(parameters, f"camera_{settings.camera}", CameraDriverParameters)
-    markers = ",".join(str(number) for number in settings.cube.ids)
-    return f"cube {settings.cube.dictionary} {markers}", cube_of(settings, camera)
+    return settings.device, cube_of(settings, camera)
 
 
 def calibrate_hand(parameters: Path | None, folder: Path, ask: Ask) -> Path:

@@ -100,6 +100,21 @@ class TrackerDriverParameters:
     cube: CubeConfig = CubeConfig()
     camera: Literal["front", "wrist"] = "front"
     """the fixed camera that sees the cube"""
+    calibration: str = ""
+    """file of `dexpie calibrate tracker` that teleop uses; refused where it is another tracker's"""
+
+    @property
+    def device(self) -> str:
+        """What a calibration of this tracker is for."""
+        if self.tracker == "vive":
+            return self.vive.serial
+        return f"cube {self.cube.dictionary} {','.join(map(str, self.cube.ids))}"
+
+    def check_calibration(self) -> None:
+        """ConfigError where the file is no calibration of this tracker."""
+        if self.calibration:
+            mounting = calibration.TrackerMounting
+            calibration.load(self.calibration, "tracker", mounting, self.device)
 
 
 @config.config

@@ -51,7 +51,8 @@ class TeleopParameters:
     glove_calibration: str = ""
     """file of `dexpie calibrate glove`; replaces teleop.retargeting"""
     tracker_calibration: str = ""
-    """file of `dexpie calibrate tracker`; replaces teleop.mounting_quaternion"""
+    """file of `dexpie calibrate tracker`; replaces teleop.mounting_quaternion. tracker_driver is
+    given it too, as `calibration`, and refuses another tracker's"""
 
     def calibrated(self) -> TeleopConfig:
         """The settings with the calibrations; ConfigError where a file is of another device."""

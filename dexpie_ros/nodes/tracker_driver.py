@@ -27,6 +27,7 @@ class TrackerDriver(DeviceNode):
     def __init__(self) -> None:
         super().__init__("tracker_driver")
         p = declare_config(self, TrackerDriverParameters)
+        p.check_calibration()  # here, where the device is known: teleop sees poses of any tracker
         self._hardware = p.hardware
         self._output = self.publisher("/teleop/tracker")
         if p.tracker == "vive":
