@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexpie_ros import geometry
+from dexpie_ros.devices import ur5_state
 from dexpie_ros.devices import ur5_wire as wire
 from dexpie_ros.devices import ur_kinematics as kin
-from dexpie_ros.devices.clock import ClockMap
+from dexpie_ros.devices.clock import ClockMap, ClockWatch
 from dexpie_ros.devices.ur5_state import ImpossibleState, StateReader, vector_from_pose
 from dexpie_ros.devices.ur5_wire import ArmSample, Phase
 from dexpie_ros.emulators import rtde
@@ -81,6 +82,38 @@ def test_clock_map_takes_the_sample_that_was_delayed_least():
     assert clock(0.5, 1001.0) == pytest.approx(1001.0)  # the controller started again
 
 
+@pytest.mark.parametrize("moved", [0.05, 0.3, 0.9, 3.0, -0.3])
+def test_a_host_clock_that_was_set_is_followed_at_once_and_lateness_is_not(moved):
+    """Arrivals of a steady 8 ms and, from the middle on, of 150 ms, which is no clock that was set."""
+    clock, worst = ClockMap(), 0.0
+    for step in range(2000):
+        device = 10.0 + 0.008 * step
+        late = 0.002 if step < 1000 else 0.15
+        shift = moved if step >= 500 else 0.0
+        stamp = clock(device, 1000.0 + device + shift + late, 50.0 + device + late)
+        worst = max(worst, abs(stamp - (1000.002 + device + shift)))
+    assert worst < 0.005
+
+
+def test_a_status_says_for_a_minute_that_the_clock_was_set():
+    now = [1000.0, 50.0]
+    watch = ClockWatch(lambda: (now[0], now[1]))
+    said = []
+    for moved, passed in (
+        (0.0, 1.0),
+        (0.0005, 1.0),
+        (0.3, 0.05),
+        (0.0, 50.0),
+        (0.0, 20.0),
+        (-2.0, 1.0),
+    ):
+        now = [now[0] + passed + moved, now[1] + passed]
+        said.append(watch.said())
+    assert said[:2] == ["", ""] and said[4] == ""
+    assert said[2] == said[3] == "; this computer's clock was set forward by 0.300 s"
+    assert said[5].endswith("set back by 2.000 s")
+
+
 class FakeReceive:
     """The getters of RTDEReceiveInterface."""
 
@@ -110,6 +143,15 @@ def test_only_an_advancing_controller_clock_is_news():
     receive.time, receive.value = 1.016, float("nan")
     with pytest.raises(ImpossibleState):
         reader.read()
+
+
+def test_a_state_is_stamped_right_after_the_host_clock_was_set(monkeypatch):
+    receive, host = FakeReceive(), [1000.0, 50.0]
+    monkeypatch.setattr(ur5_state, "host_times", lambda: (host[0], host[1]))
+    reader = StateReader(receive)
+    reader.read()
+    receive.time, host[:] = 1.008, [1000.308, 50.008]
+    assert reader.read().time_ns == pytest.approx(1000.308e9, abs=1e5)
 
 
 def sample(**changes):

@@ -154,6 +154,17 @@ def test_a_stamp_that_cannot_be_is_replaced():
     assert capture_time(101.0, 100.03, ClockMap(), False) == pytest.approx(100.03)  # future
 
 
+def test_stamps_of_a_time_before_the_host_clock_was_set_are_replaced():
+    """The camera's mapping to the host's clock takes long to follow; frames that are late do not count."""
+    clock = ClockMap()
+    assert capture_time(100.0, 100.01, clock, False, 7.01) == 100.0
+    assert capture_time(100.1, 100.41, clock, False, 7.41) == 100.1  # the host was busy
+    for n in range(2, 100):
+        stamp, steady = 100.0 + 0.1 * n, 7.01 + 0.1 * n
+        captured = capture_time(stamp, stamp + 0.31, clock, False, steady)
+        assert captured == pytest.approx(stamp + 0.31, abs=0.005)
+
+
 def test_wrong_serial_and_missing_stream_are_named(emulator):
     camera = make(emulator, serial="000000000000")
     camera.start()

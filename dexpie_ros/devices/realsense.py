@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dexpie_ros import config
 from dexpie_ros.devices import realsense_library
-from dexpie_ros.devices.clock import ClockMap
+from dexpie_ros.devices.clock import ClockMap, ClockWatch, host_times
 from dexpie_ros.devices.device import Backoff, DeviceError, Level, Worker
 from dexpie_ros.devices.realsense_discovery import Discovery, UsbDiscovery
 
@@ -23,6 +23,8 @@ WAIT_MS = 20
 """For a frame, until one looks whether the camera is still there."""
 MAX_MISSES = 50
 """Waits in a row without a frame until the camera is opened anew."""
+LONGEST_S = 0.2
+"""That the promptest frame may take from its capture to here."""
 RESET_AFTER = 3
 """Openings in a row without any frame until the camera is reset."""
 
@@ -120,6 +122,7 @@ class RealSense(Worker[CameraSample]):
         """Frames that the camera counted and that never came."""
         self._unsupported: list[str] = []
         self._resets = resets
+        self._clock_watch = ClockWatch()
         self._barren = 0
         """Openings in a row after which no frame came; a camera that another has open is not one."""
 
@@ -220,7 +223,7 @@ class RealSense(Worker[CameraSample]):
             return
         self._misses = self._barren = 0
         self._frame_at = time.monotonic()
-        arrival = time.time()
+        arrival, steady = host_times()
         try:
             # The frame's memory belongs to librealsense and its pool is small: copy at once.
             image = np.array(np.asanyarray(frame.get_data()), np.uint8, copy=True)
@@ -229,7 +232,7 @@ class RealSense(Worker[CameraSample]):
             hardware = frame.get_frame_timestamp_domain() == self._hardware_clock
         except RuntimeError as error:  # an empty frame, as the queue gives when it is torn down
             raise DeviceError(f"camera {self._config.serial}: unreadable frame: {error}") from None
-        captured = capture_time(stamp, arrival, self._clock, hardware)
+        captured = capture_time(stamp, arrival, self._clock, hardware, steady)
         if self._last_number >= 0 and number > self._last_number + 1:
             self.dropped += number - self._last_number - 1
         self._last_number = number
@@ -254,17 +257,19 @@ class RealSense(Worker[CameraSample]):
         }
         if wanted:
             return Level.WARN, f"the camera does not support {', '.join(sorted(wanted))}"
-        return Level.OK, "ok"
+        return Level.OK, f"ok{self._clock_watch.said()}"
 
 
-def capture_time(stamp: float, arrival: float, clock: ClockMap, hardware: bool) -> float:
+def capture_time(
+    stamp: float, arrival: float, clock: ClockMap, hardware: bool, steady: float | None = None
+) -> float:
     """ROS time in s of a frame stamped ``stamp`` s that arrived at ``arrival``.
 
-    A stamp in the host's clock is taken as it is, unless it lies in the future or more than a
-    second back (the camera's time mapping has not settled, or the host's clock was set).
+    A stamp in the host's clock is taken as it is, unless it lies in the future or further back than
+    a frame takes (the camera's time mapping has not settled, or the host's clock was set).
     """
-    mapped = clock(stamp, arrival)
-    if hardware or not -0.005 < arrival - stamp < 1.0:
+    mapped = clock(stamp, arrival, steady)
+    if hardware or arrival - stamp <= -0.005 or mapped - stamp >= LONGEST_S:
         return mapped
     return stamp
 

@@ -19,6 +19,7 @@ import time
 
 from dexpie_ros import config
 from dexpie_ros.devices import ur5_wire as wire
+from dexpie_ros.devices.clock import ClockWatch
 from dexpie_ros.devices.device import Backoff, DeviceError, Level, Newest, Status
 from dexpie_ros.devices.ur5_config import Ur5Config
 from dexpie_ros.devices.ur5_wire import ArmSample, Exit, Phase
@@ -58,6 +59,7 @@ class Ur5:
         self._stop = ""
         """Why the robot stopped, until a recovery has been asked for and has worked."""
         self._sequence = 0
+        self._clock_watch = ClockWatch()
 
     def start(self) -> None:
         """Begin connecting in the background; harmless when it runs already."""
@@ -140,14 +142,14 @@ class Ur5:
                 "missed_cycles": str(sample.missed),
                 "refused_commands": str(sample.refused),
             }
-        level = Level.OK
+        level, clock = Level.OK, self._clock_watch.said()
         if self._phase is not Phase.SERVOING:
             level = Level.ERROR
         elif age > STALE_AFTER:
-            return Status(self.name, Level.STALE, f"no state for {age:.3f} s", values)
+            return Status(self.name, Level.STALE, f"no state for {age:.3f} s{clock}", values)
         elif self._message.startswith("holding:"):
             level = Level.WARN
-        return Status(self.name, level, self._message, values)
+        return Status(self.name, level, self._message + clock, values)
 
     def _tell(self, packet: bytes) -> bool:
         with self._lock:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dexpie_ros import geometry
-from dexpie_ros.devices.clock import ClockMap
+from dexpie_ros.devices.clock import ClockMap, host_times
 from dexpie_ros.geometry import Array
 
 VARIABLES = [
@@ -96,7 +96,7 @@ class StateReader:
             raise ImpossibleState("impossible values in the robot's state")
         self._robot_time, self._fresh_at = robot_time, time.monotonic()
         return RobotData(
-            int(self._clock(robot_time, time.time()) * 1e9), robot_time, vectors[0], vectors[1],
+            int(self._clock(robot_time, *host_times()) * 1e9), robot_time, vectors[0], vectors[1],
             pose_from_vector(vectors[2]), vectors[3], vectors[4], r.getRobotMode(),
             r.getSafetyMode(),
         )  # fmt: skip
