@@ -1,5 +1,8 @@
 """The policy server as a process of its own: what ends it, what it refuses, what it says."""
 
+import sys
+import threading
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +15,7 @@ from dexpie_ros.control.types import Command, ControlStep, Mode, Observation, Ro
 from dexpie_ros.geometry import Pose
 from dexpie_ros.graph import EXIT_CONFIG
 from dexpie_ros.nodes.base import ERROR, OK, WARN
+from dexpie_ros.nodes.observations import ObservationBuffer
 from dexpie_ros.nodes.policy_server import PolicyServer
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.policy.settings import EncoderConfig, InferenceSettings
@@ -207,3 +211,72 @@ def test_the_policy_is_blind_as_soon_as_the_driver_of_one_of_its_cameras_says_so
     said, heard = look(directory, told)
     assert said == [(WARN, "no observation: waiting for front (was unplugged)"), (OK, "ready")]
     assert heard == [0, 0, 0, 0, 1, 1, 2]
+
+
+class Interrupting(OrderedDict):
+    """A stream that another thread would empty whenever it is looked at, were it let."""
+
+    def __init__(self, stream, buffer):
+        super().__init__(stream)
+        self._buffer = buffer
+
+    def _interrupt(self):
+        # the one that empties looks, too, and must not be waited for by itself
+        if threading.current_thread() is threading.main_thread():
+            thread = threading.Thread(target=self._buffer.clear)
+            thread.start()
+            thread.join(timeout=0.1)
+
+    def __len__(self):
+        length = super().__len__()
+        self._interrupt()
+        return length
+
+    def __contains__(self, key):
+        found = super().__contains__(key)
+        self._interrupt()
+        return found
+
+
+@pytest.mark.parametrize("method", ["newest", "at", "older_than"])
+def test_observations_are_whole_whatever_another_thread_does_meanwhile(method):
+    """An inference reads them while the executor goes on hearing and starts an episode."""
+    buffer, robot = ObservationBuffer(needs_objects=False), RobotState(7, *[np.zeros(6)] * 4)
+    for stream in ("arm", "hand", "tcp"):
+        buffer.measured(stream, 7, stream)
+        buffer._streams[stream] = Interrupting(buffer._streams[stream], buffer)
+    ask = getattr(buffer, method)
+    if method == "older_than":
+        assert ask(7) == ""
+    else:
+        reading = (lambda arm, tcp, hand: robot,)
+        assert ask(*((7, *reading) if method == "at" else reading)).robot is robot
+
+
+def test_observations_outlast_two_threads():
+    buffer, errors = ObservationBuffer(needs_objects=False), []
+    robot = RobotState(0, *[np.zeros(6)] * 4)
+
+    def infer():
+        try:
+            while writer.is_alive():
+                buffer.newest(lambda arm, tcp, hand: robot)
+                buffer.older_than(7)
+        except (RuntimeError, StopIteration, KeyError) as error:
+            errors.append(error)
+
+    def hear():
+        for time_ns in range(20_000):
+            for stream in ("arm", "hand", "tcp"):
+                buffer.measured(stream, time_ns, stream)
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    writer = threading.Thread(target=hear)
+    writer.start()
+    try:
+        infer()
+    finally:
+        writer.join()
+        sys.setswitchinterval(usual)
+    assert not errors, errors
