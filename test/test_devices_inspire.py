@@ -8,9 +8,9 @@ from emulated import eventually, needs, repeat_without_leak
 
 from dexpie_ros.control.types import HAND_JOINTS
 from dexpie_ros.devices import inspire_eb90 as eb90
-from dexpie_ros.devices import inspire_hand
+from dexpie_ros.devices import inspire_hand, inspire_return
 from dexpie_ros.devices import inspire_registers as reg
-from dexpie_ros.devices.device import Backoff, Level
+from dexpie_ros.devices.device import Backoff, Level, wait_until
 from dexpie_ros.devices.inspire_hand import InspireConfig, InspireHand
 from dexpie_ros.emulators import modbus
 from dexpie_ros.emulators.peer import Emulator
@@ -145,6 +145,40 @@ def test_unplug_and_replug_and_no_old_command_is_repeated(hand, emulator):
     assert emulator.ask("state")["writes"] == writes
     hand.command(np.full(6, 0.3))
     eventually(lambda: np.allclose(hand.newest().openings, 0.3, atol=0.002), 5.0)
+
+
+def test_after_a_power_cut_the_hand_does_not_snap_to_the_old_command(hand, emulator):
+    """The arbiter holds meanwhile and goes on saying its last command."""
+
+    def commanded(opening):
+        return lambda: hand.command(np.full(6, opening)) and False
+
+    def keep(opening, seconds):
+        wait_until(commanded(opening), seconds)
+
+    keep(0.2, 0.1)
+    eventually(lambda: np.allclose(hand.newest().openings, 0.2, atol=0.002), 5.0)
+    emulator.ask("unplug")
+    eventually(lambda: not hand.connected, what="loss noticed")
+    emulator.ask("power_cut", angles=[900] * 6)
+    began = time.monotonic_ns()
+    emulator.ask("plug")
+    told = "came back elsewhere than commanded (little by 0.70): holds until the command changes"
+    eventually(lambda: commanded(0.2)() or hand.status().message == told, what="told")
+    assert hand.status().level is Level.WARN
+    keep(0.2, 0.5)
+    assert np.allclose(hand.newest().openings, 0.9, atol=0.002)
+    assert all(max(e["values"]) == -1 for e in emulator.events("angles", began))
+    eventually(
+        lambda: commanded(0.3)() or np.allclose(hand.newest().openings, 0.3, atol=0.002), 20.0
+    )
+    sent = [e for e in emulator.events("angles", began) if max(e["values"]) >= 0]
+    assert sent[0]["values"][0] > 850
+    slowest = (sent[-1]["time_ns"] - sent[0]["time_ns"]) * 1e-9
+    assert slowest > 0.55 / inspire_return.SPEED, "from 0.9 to 0.3"
+    assert hand.status().level is Level.OK
+    keep(0.8, 0.1)
+    assert emulator.events("angles")[-1]["values"] == [800] * 6, "at once again"
 
 
 @pytest.mark.parametrize("transport", ["eb90"], indirect=True)

@@ -13,6 +13,7 @@ from dexpie_ros.devices import inspire_hand
 from dexpie_ros.devices import inspire_registers as reg
 from dexpie_ros.devices.device import DeviceError, Level
 from dexpie_ros.devices.inspire_hand import InspireConfig, InspireHand
+from dexpie_ros.devices.inspire_return import Return
 from dexpie_ros.devices.inspire_transport import NoAnswer, line_timeout, prefer_latency
 
 __all__ = ["emulator", "hand", "peer"]  # fixtures
@@ -106,6 +107,8 @@ def test_a_silent_line_is_told_at_once_in_every_cycle(kind, attempts):
     with pytest.raises(DeviceError, match="5 times in a row"):
         hand._cycle()
     hand._open()
+    hand.command([0.0] * 6)  # where it is: it had none of the commands
+    hand._cycle()
     hand._cycle()
     assert hand._health() == (Level.OK, "ok")
 
@@ -208,3 +211,49 @@ def test_firmware_with_the_high_byte_first(emulator, transport):
         eventually(lambda: hand.newest().temperature[warm] == 55, 60.0)  # noqa: B023
         assert np.count_nonzero(hand.newest().temperature == 55) == 1
         hand.stop()
+
+
+def test_what_a_hand_that_came_back_is_sent():
+    """Nothing while the command is the old one, then from where it is, slowly; NaN stays NaN."""
+    kept, there = np.array([0.2] * 5 + [np.nan]), np.full(6, 0.9)
+    near = Return(kept)
+    assert np.array_equal(near.next(kept, kept + 0.05, 1.0), kept, equal_nan=True) and near.done
+    back = Return(kept)
+    assert np.isnan(back.next(kept, there, 1.0)).all()
+    assert back.said.startswith("came back elsewhere") and not back.done
+    new = np.array([0.3] * 4 + [0.9, np.nan])
+    sent = [back.next(new, there, 1.0 + 0.1 * n) for n in range(1, 20)]
+    assert np.allclose(sent[0][:5], 0.9) and np.allclose(sent[1][:4], 0.85)
+    assert all(np.isnan(values[5]) and values[4] == 0.9 for values in sent)
+    assert back.done and np.array_equal(sent[-1], new, equal_nan=True) and back.said == ""
+
+
+def test_a_line_that_is_lost_again_while_the_hand_holds_changes_nothing():
+    hand, line = opened("modbus_tcp")
+    hand.command([0.9] * 6)
+    hand._cycle()
+    line.written.clear()
+    for _ in range(3):  # it reads zeros, its set-point among them
+        hand._open()
+        for _ in range(3):
+            hand.command([0.9] * 6)
+            hand._cycle()
+        assert "came back elsewhere" in hand._health()[1]
+    hand.command([0.8] * 6)
+    hand._cycle()
+    hand._open()
+    for _ in range(3):
+        hand._cycle()
+    assert "came back elsewhere" in hand._health()[1], "on its way"
+
+
+def test_a_firmware_that_keeps_nonsense_as_its_set_point_is_not_lost():
+    hand, line = opened("modbus_rtu")
+    hand.command([0.0] * 6)
+    hand._cycle()
+    nonsense = b"\xff\x7f" * 8
+    line.read = lambda address, size: bytes(size) if address != reg.ANGLE_SET.address else nonsense
+    hand._open()
+    for _ in range(3):
+        hand._cycle()
+    assert hand._health() == (Level.OK, "ok") and not hand._in_a_row

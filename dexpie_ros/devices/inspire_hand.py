@@ -3,7 +3,8 @@
 One thread owns the line. Each cycle writes the newest command if it differs from what the hand has,
 and reads angles and forces; currents, errors, status and temperatures are read twice a second on a
 serial line, and over TCP in the middle of each cycle, so that silence shows within half of one. The
-hand itself keeps its last set-point, so silence from here makes it hold.
+hand itself keeps its last set-point, so silence from here makes it hold. A hand that comes back without
+its set-point lost its power, and is not sent to the old command (:mod:`dexpie_ros.devices.inspire_return`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dexpie_ros.control.types import HAND_JOINTS
 from dexpie_ros.devices import inspire_registers as reg
 from dexpie_ros.devices.device import Backoff, DeviceError, Level, Worker
 from dexpie_ros.devices.inspire_config import InspireConfig
+from dexpie_ros.devices.inspire_return import Return
 from dexpie_ros.devices.inspire_transport import NoAnswer
 from dexpie_ros.geometry import Array
 
@@ -77,6 +79,12 @@ class InspireHand(Worker[HandSample]):
         self._speed, self._force = settings.speed, settings.force
         self._wanted: tuple[float, Array] | None = None
         self._written: list[int] | None = None
+        self._sent: deque[list[int]] = deque(maxlen=2)
+        """The newest set-points, of which the last one may not have arrived."""
+        self._return: Return | None = None
+        self._back: Array | None = None
+        """The command when the line came back, until it is known whether the hand has it still."""
+        self._seen = 0
         self._requests: deque[tuple[reg.Register, list[int]]] = deque()
         self._slow = {register: np.zeros(6) for register in SLOW}
         self._slow_at = 0.0
@@ -136,6 +144,9 @@ class InspireHand(Worker[HandSample]):
         self._transport.open()
         self._written, self._slow_at, self._in_a_row = None, 0.0, 0
         self._due = time.monotonic()
+        with self._lock:
+            self._back = self._wanted[1] if self._wanted and self._sent else None
+        self._seen = self.samples.count
         self._requests.clear()  # asked for before the line was lost: nobody expects it any more
         self._set(reg.SPEED_SET, [self._speed] * 6)
         self._set(reg.FORCE_SET, [self._force] * 6)
@@ -204,12 +215,42 @@ class InspireHand(Worker[HandSample]):
         if wanted is None or time.monotonic() - wanted[0] > COMMAND_AGE:
             return
         openings = wanted[1]
+        if self._back is not None:
+            if self.samples.count == self._seen:
+                return  # where the fingers are is not known yet
+            lost_again = self._return is not None  # what it has then is a place on its way
+            whole = not lost_again and self._has_set_point()
+            self._return, self._back = None if whole else Return(self._back), None
+        if self._return is not None:
+            openings = self._returning(self._return, openings)
         raw = np.rint(np.clip(openings, 0.0, 1.0) * self._range + self._closed)
         raw = np.where(np.isnan(openings), reg.NO_ACTION, np.clip(raw, 0, 1000))
         values = [int(value) for value in raw]
         if values != self._written:
+            # a row that leaves all fingers alone is no set-point that could be lost
+            if values not in self._sent and max(values) >= 0:
+                self._sent.append(values)
             self._set(reg.ANGLE_SET, values)
             self._written = values
+
+    def _returning(self, back: Return, openings: Array) -> Array:
+        sample = self.newest()
+        assert sample is not None  # one came since the line is back
+        openings = back.next(openings, sample.openings, time.monotonic())
+        if back.done:
+            self._return = None
+        return openings
+
+    def _has_set_point(self) -> bool:
+        """Whether the hand still goes where it was sent last: only its line was away, not its power.
+
+        Read with more words than anything else, for the reason that forces are.
+        """
+        try:
+            raw, *_ = self._get(reg.ANGLE_SET, spare=0 if self._config.transport == "eb90" else 4)
+        except reg.RegisterError:  # no hand must be lost over what its firmware keeps there
+            return False
+        return raw.astype(int).tolist() in self._sent
 
     def _get(self, *registers: reg.Register, spare: int = 0) -> list[Array]:
         """Values by finger of neighbouring registers, read at once, and of ``spare`` bytes none."""
@@ -276,6 +317,9 @@ class InspireHand(Worker[HandSample]):
         ]
         if faults:
             return Level.ERROR, f"{'; '.join(faults)}; free the fingers, then {CLEAR_ERRORS}"
+        back = self._return
+        if back is not None and back.said:
+            return Level.WARN, back.said
         hot = [
             f"{finger}: {degrees:.0f} C"
             for finger, degrees in zip(HAND_JOINTS, sample.temperature, strict=True)

@@ -167,6 +167,7 @@ class Server:
             "line_fault": self.line_fault, "slow": self.slow, "drop": self.drop, "unplug": self.unplug,
             "plug": self.plug, "state": self.state, "stall": self.hand.stall,
             "heat": self.hand.heat, "hold_object": self.hand.hold_object,
+            "power_cut": self.hand.power_cut,
             "high_byte_first": self.high_byte_first,
         }  # fmt: skip
 

@@ -37,6 +37,9 @@ class HandModel:
         self._temperature = [32] * 6
         self.transactions = 0
         self.writes = 0
+        self._power_on()
+
+    def _power_on(self) -> None:
         self._put(reg.HAND_ID, [1])
         self._put(reg.ANGLE_SET, [reg.NO_ACTION] * 6)
         self._put(reg.SPEED_SET, [1000] * 6)
@@ -85,6 +88,14 @@ class HandModel:
         self._temperature[finger] = degrees
         self._errors[finger] = self._errors[finger] & ~HOT_BIT | (HOT_BIT if degrees >= 70 else 0)
         return self.log.add("heat", finger=finger, degrees=degrees)
+
+    def power_cut(self, angles: list[float]) -> int:
+        """Off and on again: it has forgotten what it was told, and somebody moved its fingers."""
+        self._goals.clear()
+        self._target = np.full(6, float(reg.NO_ACTION))
+        self._angles = np.array(angles, np.float64)
+        self._power_on()
+        return self.log.add("power_cut", angles=angles)
 
     def hold_object(self, angles: list[float]) -> None:
         """Something lies in the hand that each finger touches at an angle (below 0: nothing)."""
