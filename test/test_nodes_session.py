@@ -179,6 +179,31 @@ def begin(session):
     return asyncio.run(session.start_episode(request))
 
 
+@pytest.mark.parametrize("kind", ["deployment", "correction", "evaluation"])
+def test_an_episode_that_names_no_policy_has_the_sessions(kind):
+    """Else it would be recorded without one, and hold for ever for a chunk that nobody makes."""
+
+    def start(**given):
+        request = interface("dexpie_msgs/srv/StartEpisode").Request(**given)
+        session.asked.clear()
+        return asyncio.run(session.start_episode(request)), request.policy_id
+
+    session = Alone()
+    (started, why), _ = start(kind=kind)
+    assert not started and f"{kind} without a policy" in why and "policy:=DIRECTORY" in why
+    assert session.asked == [] and session._phase == 0, "nobody was asked for anything"
+    assert start(kind=kind, policy_id="replay") == ((True, ""), "replay")
+    session = Alone()
+    session.parameters = SessionParameters(policy_directory="/policies/bc")
+    session._policy_start = SimpleNamespace(name="policy_start")
+    assert start(kind=kind) == ((True, ""), "/policies/bc")
+    assert {r.policy_id for n, r in session.asked if n.endswith("_start")} == {"/policies/bc"}
+    assert "policy_start" in [name for name, _ in session.asked]
+    assert session.episode.policy_id == "/policies/bc"
+    session._phase = 0
+    assert start(kind="demonstration") == ((True, ""), "")
+
+
 def test_an_episode_is_closed_also_where_the_arbiter_is_gone():
     session = Alone(arbiter_end=TimeoutError("intervention_arbiter is silent"))
     session._phase = RUNNING

@@ -23,9 +23,8 @@ from __future__ import annotations
 from typing import Literal
 
 from dexpie_ros.control.alignment import Alignment
-from dexpie_ros.control.types import Mode
+from dexpie_ros.control.types import KINDS, Mode
 
-KINDS = ("demonstration", "deployment", "correction", "evaluation")
 Answer = tuple[bool, str]
 """Whether a request was accepted, and why or why not, for a person."""
 

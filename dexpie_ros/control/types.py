@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,10 @@ ARM_JOINTS = (
 )
 HAND_JOINTS = ("little", "ring", "middle", "index", "thumb_bend", "thumb_rotation")
 """The Inspire hand's own order; openings are 0 closed .. 1 open."""
+
+Kind = Literal["demonstration", "deployment", "correction", "evaluation"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""Of episodes; all but a demonstration have a policy."""
 
 
 class Source(IntEnum):

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dexpie_ros import config
-from dexpie_ros.control.types import Mode, Source
+from dexpie_ros.control.types import KINDS as KINDS  # many know it from here
+from dexpie_ros.control.types import Kind, Mode, Source
 from dexpie_ros.episodes.align import AlignConfig
 from dexpie_ros.geometry import Array
 
 Bool = NDArray[np.bool_]
-Kind = Literal["demonstration", "deployment", "correction", "evaluation"]
 Outcome = Literal["", "success", "failure", "aborted"]
-KINDS: tuple[Kind, ...] = ("demonstration", "deployment", "correction", "evaluation")
 
 
 BRIDGED_STEPS = 25

@@ -20,6 +20,7 @@ from dexpie_ros.config import config
 from dexpie_ros.control.modes import Answer
 from dexpie_ros.control.session import Finished, SessionConfig, SessionPlan, StageQuota
 from dexpie_ros.control.session_flow import SessionFlow
+from dexpie_ros.control.types import KINDS
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.recording import ENDED_EARLY
 from dexpie_ros.episodes.session_history import session_history
@@ -29,7 +30,6 @@ from dexpie_ros.nodes.session_guide import SessionGuide
 from dexpie_ros.runtime import declare_config, run_node
 
 IDLE, PREPARING, RUNNING, FINISHING = range(4)
-KINDS = ("demonstration", "deployment", "correction", "evaluation")
 HOMING_TIMEOUT_S = 120.0
 SILENCE_S = 3.5
 """Nodes report once a second; one that is silent for longer is not asked."""
@@ -54,7 +54,7 @@ class SessionParameters:
     policy: bool = True
     """True: a policy server is part of the stack."""
     policy_directory: str = ""
-    """What the session's own deployments run."""
+    """What episodes run that name no policy; a demonstration runs none."""
     plan: str = ""
     """YAML file of a `control.SessionConfig`: stages, quotas, purpose, flow."""
     episodes_wanted: int = 50
@@ -166,6 +166,13 @@ class Session(ContractNode):
             return False, f"episode {self._episode.episode_id} is still there; end it first"
         if request.kind not in KINDS:
             return False, f"kind {request.kind!r}: expected one of {', '.join(KINDS)}"
+        if request.kind != "demonstration" and not request.policy_id:
+            request.policy_id = self.parameters.policy_directory
+            if not request.policy_id:  # the arbiter would wait for a chunk for ever
+                return False, (
+                    f"{request.kind} without a policy: the session knows none to run; start the "
+                    "stack with policy:=DIRECTORY, or name one in policy_id"
+                )
         request.episode_id = request.episode_id or time.strftime("%Y%m%d-%H%M%S")
         request.task = request.task or self.parameters.task
         request.directory = request.directory or self.parameters.directory
