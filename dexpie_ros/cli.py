@@ -78,8 +78,15 @@ def _add_demo(groups: argparse._SubParsersAction) -> None:
         "demo", help="the whole loop in simulation, from nothing to a report"
     )
     parser.add_argument("--quick", action="store_true", help="the same path in about three minutes")
-    parser.add_argument("--fresh", action="store_true", help="start over, forget what is there")
-    parser.add_argument("--output", type=Path, default=None, help="default: outputs/demo")
+    parser.add_argument(
+        "--fresh", action="store_true",
+        help="delete the demo run in --output, all of its folder, and start over",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", type=Path, default=None, metavar="DIR",
+        help="new, empty, or a demo run's to go on with; default: outputs/demo, of --quick "
+        "outputs/demo-quick",
+    )  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.set_defaults(run=_run_demo)
 

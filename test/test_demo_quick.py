@@ -81,3 +81,12 @@ def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "did you mean iterations?" in result.stderr
     assert not (tmp_path / "new").exists(), "nothing half-written"
+
+
+@pytest.mark.parametrize("words", [("--fresh",), ()])
+def test_a_folder_of_something_else_is_neither_deleted_nor_taken(tmp_path: Path, words) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = demo(tmp_path, *words)
+    assert result.returncode == 2
+    assert "holds no demo run (no demo.yaml) but thesis.txt" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]

@@ -37,8 +37,9 @@ def run_demo(settings: DemoConfig, folder: Path, fresh: bool, command: str) -> P
     """From nothing to an improved policy; returns the report. Resumes what was interrupted."""
     _isolate()
     folder = folder.absolute()
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
+    _refuse_what_is_no_run(folder)
+    if fresh and folder.exists():
+        _empty(folder)
     _claim(settings, folder)
     console = Console()
     began = time.monotonic()
@@ -81,6 +82,28 @@ def _isolate() -> None:
     os.environ.setdefault("ROS_DOMAIN_ID", str(10 + os.getpid() % 90))
     # One thread per process: two processes with two threads each are slower on two cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _refuse_what_is_no_run(folder: Path) -> None:
+    """Also of a first run: with its demo.yaml in it, anybody's folder would be --fresh's to delete."""
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if folder.exists() and not folder.is_dir():
+        there = ["a file"]
+    if there and CONFIG not in there:
+        raise ConfigError(
+            f"{folder}: holds no demo run (no {CONFIG}) but {', '.join(there[:3])}"
+            f"{' ...' if len(there) > 3 else ''}; nothing was changed or deleted; choose an "
+            "--output that is new, empty or a demo run's"
+        )
+
+
+def _empty(folder: Path) -> None:
+    """Its demo.yaml last: what an interruption leaves is still known as a demo run."""
+    for path in sorted(folder.iterdir(), key=lambda p: p.name == CONFIG):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _claim(settings: DemoConfig, folder: Path) -> None:
