@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"interrupted{_then(options)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough; nor shall Python complain when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"dexpie: error: {error}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _then(options: argparse.Namespace) -> str:
+    """What to do after Ctrl-C, where a command's ``interrupted`` says something."""
+    said: str = getattr(options, "interrupted", "")
+    if said and getattr(options, "fresh", False):
+        said = said.replace("the same command", "the same command without --fresh")
+    return f"; {said}" if said else ""
 
 
 def _is_ours(error: Exception) -> bool:
@@ -88,7 +96,7 @@ def _add_demo(groups: argparse._SubParsersAction) -> None:
         "outputs/demo-quick",
     )  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
-    parser.set_defaults(run=_run_demo)
+    parser.set_defaults(run=_run_demo, interrupted="the same command goes on from here")
 
 
 def _run_demo(options: argparse.Namespace) -> int:

@@ -1,5 +1,10 @@
 """`dexpie jog` and the arbiter's side of it: between episodes only, and only while it is asked for."""
 
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -170,6 +175,29 @@ def test_what_was_measured_is_compared_with_what_was_asked_for():
     assert jog.compare("rz", a, b) == pytest.approx((0.1, 0.0))
     closed = np.array([1, 1, 1, 0.6, 1, 0.9])
     assert jog.compare("index", a, (a[0], closed)) == pytest.approx((-0.4, 0.1))
+
+
+def test_ctrl_c_still_tells_the_arbiter_to_stop(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    jogger = jog._Jogger()
+    asked, publish = [], jogger._output.publish
+
+    def record(message):
+        publish(message)
+        asked.append(message.velocity[0])
+        if len(asked) == 3:
+            # while it waits for the next step, as nearly always
+            threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    monkeypatch.setattr(jogger, "_output", SimpleNamespace(publish=record))
+    monkeypatch.setattr(jogger, "_in", lambda mode: mode is (Mode.POLICY if asked else Mode.HOLD))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            jogger.move("x", 0.02, 0.05)
+    finally:
+        jogger.__exit__(None)
+        signal.signal(signal.SIGINT, before)
+    assert asked[:2] == [0.05, 0.05] and asked[-1] == 0.0
 
 
 def test_random_events_never_move_a_robot_that_nobody_drives(monkeypatch):

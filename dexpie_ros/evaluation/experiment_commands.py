@@ -21,6 +21,7 @@ from dexpie_ros.evaluation.commands import add_set, progress_line
 if TYPE_CHECKING:
     from dexpie_ros.evaluation.experiments.jobs import Status
 
+GOES_ON = "the same command goes on from here"
 EXPERIMENTS = {
     "ladder": "every recipe on every task",
     "async": "data collected with asynchronous against synchronous inference (task B)",
@@ -50,17 +51,20 @@ def add_experiment(groups: Any) -> None:
             help="trials.json of more seeds, for the report",
         )  # fmt: skip
         add_set(action)
-        action.set_defaults(run=_experiment)
+        action.set_defaults(run=_experiment, interrupted=GOES_ON)
     collision = actions.add_parser("collision", help="a failure that the images cannot explain")
     collision.add_argument("--episodes", type=int, default=80)
     collision.add_argument("--plate", type=float, default=0.35, help="share of episodes with one")
     collision.add_argument("--output", type=Path, default=Path("outputs/collision"))
     add_set(collision)
-    collision.set_defaults(run=_collision)
+    collision.set_defaults(
+        run=_collision,
+        interrupted="episodes are kept; the same command trains the three critics anew",
+    )
     vision = actions.add_parser("vision", help="a policy that sees images, beside two that do not")
     vision.add_argument("--output", type=Path, default=Path("outputs/vision"))
     add_set(vision)
-    vision.set_defaults(run=_vision)
+    vision.set_defaults(run=_vision, interrupted=GOES_ON)
 
 
 def _experiment(options: argparse.Namespace) -> int:

@@ -33,7 +33,8 @@ def add_parser(groups: Any) -> None:
     parser.add_argument("axis", choices=NAMES, help="along or about an axis of base, or a finger")
     parser.add_argument("amount", type=float, help="m (to 0.1), rad (to 0.5) or openings (to 1)")
     parser.add_argument("--speed", type=float, default=0.0, help="per second; default: a slow one")
-    parser.set_defaults(run=run)
+    again = "the robot went a part of the way; the same command asks for the whole amount again"
+    parser.set_defaults(run=run, interrupted=again)
 
 
 def unit_of(axis: str) -> str:
@@ -102,12 +103,14 @@ class _Jogger:
     def __init__(self) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
 
         from dexpie_ros.nodes.base import ContractNode
         from dexpie_ros.runtime import prepare_process
 
         prepare_process()
-        rclpy.init()
+        # else Ctrl-C takes the context away before the arbiter is told to stop
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self._node = node = ContractNode("jog")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)

@@ -35,7 +35,7 @@ def add_actor(actions: Any) -> None:
     parser.add_argument(
         "--cache", type=Path, default=None, help="of pictures; default: cache beside the episodes"
     )
-    parser.set_defaults(run=_train_actor)
+    parser.set_defaults(run=_train_actor, interrupted="the same command goes on from here")
 
 
 def _train_actor(options: argparse.Namespace) -> int:
