@@ -17,9 +17,9 @@ from dexpie_ros.evaluation.experiments.jobs import (
     LABELS,
     PREPARE,
     Job,
-    _all_jobs,
     _labels,
     _Queue,
+    all_jobs,
 )
 from dexpie_ros.evaluation.experiments.methods import (
     actor_config,
@@ -184,7 +184,7 @@ def test_rounds_have_seeds_of_their_own_and_wait_for_the_improved_policy() -> No
     variants = [{"arms": ["bc", "dexpie"]}]
     config = ladder(tasks=["B"], regimes=["retry"], seeds=1, rounds=2, variants=variants)
     one, two = config.units()
-    jobs = _all_jobs(config)
+    jobs = all_jobs(config)
     assert [j.name for j in jobs] == [
         "B-retry/main/seed-000 prepare",
         "B-retry/main/seed-000 labels best",
@@ -216,7 +216,7 @@ def test_rounds_have_seeds_of_their_own_and_wait_for_the_improved_policy() -> No
 def test_labels_of_one_critic_wait_for_it_and_each_other_critic_is_a_job_of_its_own() -> None:
     config = ladder(tasks=["A"], regimes=["retry"], seeds=1, arms=ABLATIONS)
     (unit,) = config.units()
-    jobs = [job for job in _all_jobs(config) if job.arm.startswith(LABELS)]
+    jobs = [job for job in all_jobs(config) if job.arm.startswith(LABELS)]
     tags = config.tags_of(unit)
     n12, whole = config.method("dexpie_n12").tag, config.method("dexpie_whole").tag
     assert list(tags) == ["best", "paper", n12, whole] and n12 != whole

@@ -20,9 +20,14 @@ from dexpie_ros.config import ConfigError, save_yaml
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.episodes.labels import label_tags, read_labels
 from dexpie_ros.evaluation.commands import add_critic, add_label
-from dexpie_ros.evaluation.experiment_commands import add_experiment
+from dexpie_ros.evaluation.experiment_commands import EXPERIMENTS, add_experiment
+from dexpie_ros.evaluation.experiments import jobs
 from dexpie_ros.evaluation.experiments.collision import record
-from dexpie_ros.evaluation.experiments.settings import ladder
+from dexpie_ros.evaluation.experiments.settings import (
+    async_against_sync,
+    ladder,
+    staged_against_standard,
+)
 from dexpie_ros.simulation.lockstep import LockstepConfig, Task, run_all
 
 
@@ -134,6 +139,37 @@ def test_rounds_and_arms_by_command(tmp_path: Path) -> None:
     assert "B-retry/main/seed-000/round-2 dexpie_n12" in text
     again = json.loads((tmp_path / "results.json").read_text())["about"]["command"]
     assert shlex.split(again)[-3:] == [few[1], "--set", arms] and "--rounds 2" in again
+
+
+def test_an_experiment_says_first_how_much_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def begin(*_: object) -> tuple[str, ...]:
+        assert "72 units (12 seeds of A-terminal, A-retry," in capsys.readouterr().err
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "run_experiment", begin)
+    with pytest.raises(KeyboardInterrupt):
+        run("experiment", "ladder", "--output", str(tmp_path))
+
+
+def test_regimes_by_command(tmp_path: Path) -> None:
+    words = ("experiment", "ladder", "--tasks", "A", "--seeds", "1", "--encoder", "state")
+    said = ("--regimes", "terminal", "--output", str(tmp_path), "--report-only")
+    assert run(*words, *said) == 0
+    begun = json.loads((tmp_path / "results.json").read_text())
+    assert begun["missing"] and all(n.startswith("A-terminal/") for n in begun["missing"])
+    assert "--regimes terminal" in begun["about"]["command"]
+    with pytest.raises(ConfigError, match="regimes"):
+        run(*words, "--regimes", "gentle", "--report-only", "--output", str(tmp_path))
+
+
+def test_help_says_what_experiments_do_by_default() -> None:
+    makers = {"ladder": ladder, "async": async_against_sync, "staged": staged_against_standard}
+    for name, (_, tasks, regimes) in EXPERIMENTS.items():
+        config = makers[name]()
+        assert (",".join(config.tasks), ",".join(config.regimes)) == (tasks, regimes)
+        assert (config.seeds, config.trials, config.rounds) == (12, 200, 1)
 
 
 def test_a_file_of_settings_comes_before_the_words(tmp_path: Path) -> None:

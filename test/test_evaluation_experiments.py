@@ -17,9 +17,9 @@ from dexpie_ros.evaluation.experiments.jobs import (
     PREPARE,
     Job,
     Status,
-    _all_jobs,
     _finished,
     _Queue,
+    all_jobs,
     run_experiment,
 )
 from dexpie_ros.evaluation.experiments.page import write_page
@@ -227,9 +227,9 @@ def test_a_tiny_ladder_from_end_to_end(tmp_path: Path) -> None:
     assert run_experiment(config, tmp_path) == ()
     assert log.read_text() == before
     policy = tmp_path / config.units()[0].folder / "arms" / "dexpie" / "policy" / "config.yaml"
-    assert _finished(config, _all_jobs(config), tmp_path) == set(_all_jobs(config))
+    assert _finished(config, all_jobs(config), tmp_path) == set(all_jobs(config))
     policy.unlink()
-    left = set(_all_jobs(config)) - _finished(config, _all_jobs(config), tmp_path)
+    left = set(all_jobs(config)) - _finished(config, all_jobs(config), tmp_path)
     assert {job.arm for job in left} == {PREPARE, "labels best", "labels paper", "dexpie"}
 
 

@@ -20,26 +20,46 @@ from dexpie_ros.evaluation.commands import add_set, progress_line
 
 if TYPE_CHECKING:
     from dexpie_ros.evaluation.experiments.jobs import Status
+    from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
 
 GOES_ON = "the same command goes on from here"
 EXPERIMENTS = {
-    "ladder": "every recipe on every task",
-    "async": "data collected with asynchronous against synchronous inference (task B)",
-    "staged": "staged against standard DAgger (task C)",
+    "ladder": ("every recipe on every task", "A,B,C", "retry,terminal"),
+    "async": ("data collected with asynchronous against synchronous inference", "B", "retry"),
+    "staged": ("staged against standard DAgger", "C", "retry"),
 }
+"""Name -> what it is, its tasks, its regimes."""
+COST = (
+    "On two cores the ladder takes about an hour for each seed of three tasks in one regime at 100 "
+    "trials, so that without options, 12 seeds of both regimes at 200, it takes more than a day; "
+    "async takes ten minutes a seed, staged fifteen (docs/results.md). Ctrl-C keeps all jobs that "
+    "are finished; the same command, or one with more seeds, trials or tasks, goes on from there."
+)
 
 
 def add_experiment(groups: Any) -> None:
     """Add the group ``experiment``."""
     parser = groups.add_parser("experiment", help="put the paper's claims to the test")
     actions = parser.add_subparsers(dest="action", required=True, metavar="EXPERIMENT")
-    for name, text in EXPERIMENTS.items():
-        action = actions.add_parser(name, help=text)
-        action.add_argument("--tasks", default="", help="for instance A,B,C")
-        action.add_argument("--seeds", type=int, default=None, help="training seeds")
-        action.add_argument("--trials", type=int, default=None, help="held-out starts per policy")
-        action.add_argument("--rounds", type=int, default=None, help="of collection, default 1")
-        action.add_argument("--encoder", choices=("state",), default="state")
+    for name, (text, tasks, regimes) in EXPERIMENTS.items():
+        action = actions.add_parser(
+            name, help=text, description=f"{text[:1].upper()}{text[1:]}. {COST}"
+        )
+        action.add_argument("--tasks", default="", help=f"with commas; default: {tasks}")
+        action.add_argument(
+            "--regimes", default="",
+            help=f"what a mistake does: retry (costs time), terminal (ends the episode); default: {regimes}",
+        )  # fmt: skip
+        action.add_argument("--seeds", type=int, default=None, help="training seeds; default: 12")
+        action.add_argument(
+            "--trials", type=int, default=None, help="held-out starts per policy; default: 200"
+        )
+        action.add_argument("--rounds", type=int, default=None, help="of collection; default: 1")
+        action.add_argument(
+            "--encoder", choices=("state",), default="state",
+            help="what policies see: state (the simulator's object poses), the only one there; "
+            "images: `dexpie experiment vision`",
+        )  # fmt: skip
         action.add_argument("--workers", type=int, default=0, help="default: one per core")
         action.add_argument("--output", type=Path, default=None, help="default: outputs/<name>")
         action.add_argument("--config", type=Path, default=None, help="YAML with settings")
@@ -79,7 +99,7 @@ def _experiment(options: argparse.Namespace) -> int:
         "async": settings.async_against_sync,
         "staged": settings.staged_against_standard,
     }
-    words = [f"tasks=[{options.tasks}]"] if options.tasks else []
+    words = [f"{n}=[{getattr(options, n)}]" for n in ("tasks", "regimes") if getattr(options, n)]
     for name in ("seeds", "trials", "rounds"):
         if getattr(options, name) is not None:
             words.append(f"{name}={getattr(options, name)}")
@@ -90,6 +110,8 @@ def _experiment(options: argparse.Namespace) -> int:
     added = read_trials(config, options.add)  # an error now, not after hours of work
     if options.report_only:
         check(config, folder)
+    else:
+        print(_announcement(options.action, config, folder), file=sys.stderr)
     command = _command(options)
     failed: tuple[str, ...] = ()
     refused = False
@@ -152,7 +174,7 @@ def _vision(options: argparse.Namespace) -> int:
 
 def _command(options: argparse.Namespace) -> str:
     words = ["dexpie", "experiment", options.action]
-    for name in ("config", "tasks", "seeds", "trials", "rounds"):
+    for name in ("config", "tasks", "regimes", "seeds", "trials", "rounds"):
         if getattr(options, name) not in (None, ""):
             words += [f"--{name}", str(getattr(options, name))]
     for override in options.set:
@@ -160,6 +182,20 @@ def _command(options: argparse.Namespace) -> str:
     for path in options.add:
         words += ["--add", str(path)]
     return shlex.join(words)
+
+
+def _announcement(name: str, config: ExperimentConfig, folder: Path) -> str:
+    """How much was asked for: the bare command is a day of work."""
+    from dexpie_ros.evaluation.experiments.jobs import all_jobs
+
+    first = EXPERIMENTS[name][1][0]
+    return (
+        f"experiment {name}: {len(config.units())} units ({config.seeds} seeds of "
+        f"{', '.join(dict.fromkeys(unit.cell for unit in config.units()))}), "
+        f"{len(all_jobs(config))} jobs, {config.trials} trials a policy; results in {folder}. "
+        "Ctrl-C keeps what is finished, the same command goes on from there. A smaller one: "
+        f"dexpie experiment {name} --tasks {first} --regimes retry --seeds 1 --trials 100"
+    )
 
 
 def _status(status: Status) -> str:

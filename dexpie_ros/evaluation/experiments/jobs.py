@@ -131,7 +131,7 @@ def run_experiment(
 def _run(
     settings: ExperimentConfig, folder: Path, workers: int, progress: Progress | None
 ) -> tuple[str, ...]:
-    jobs = _all_jobs(settings)
+    jobs = all_jobs(settings)
     over = _finished(settings, jobs, folder)
     waiting = [job for job in jobs if job not in over]
     queue = _Queue(waiting, over, improver=settings.improver, labels=_labels(settings))
@@ -180,7 +180,8 @@ def _run(
     return tuple(job.name for job in queue.failed)
 
 
-def _all_jobs(settings: ExperimentConfig) -> list[Job]:
+def all_jobs(settings: ExperimentConfig) -> list[Job]:
+    """Every job of the experiment, done or not."""
     out = []
     for unit in settings.units():
         out.append(Job(unit, PREPARE))
