@@ -126,13 +126,17 @@ def _add_launch(groups: argparse._SubParsersAction) -> None:
 
 def _run_launch(options: argparse.Namespace) -> int:
     from dexpie_ros.graph import STACKS, parse_arguments, stack
+    from dexpie_ros.graph_robot import uncalibrated
     from dexpie_ros.supervisor import run
 
     if options.show_args and options.stack in STACKS:
         for name, argument in STACKS[options.stack].items():
             print(f"{name}:={argument.default}\t{argument.help}")
         return EXIT_OK
-    return run(stack(options.stack, **parse_arguments(options.arguments)))
+    specs = stack(options.stack, **parse_arguments(options.arguments))
+    if warning := uncalibrated(specs):
+        print(f"dexpie: warning: {warning}", file=sys.stderr)
+    return run(specs)
 
 
 def _add_calibrate(groups: argparse._SubParsersAction) -> None:

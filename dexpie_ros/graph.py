@@ -73,7 +73,7 @@ _COMMON = {
         "127.0.0.2", "with hardware:=emulated: loopback address of the emulators"
     ),
     "calibration": Argument(
-        "", "folder of `dexpie calibrate`: hand.yaml, glove.yaml, tracker.yaml"
+        "", "folder of `dexpie calibrate`: hand.yaml, glove.yaml and tracker.yaml; empty: none"
     ),
     "task": Argument("bottle", "what to do; simulated are bottle, drawer and box"),
     "record": Argument(True, "record every episode"),

@@ -6,8 +6,9 @@ on one loopback address of its own, because the ports of some protocols cannot b
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dexpie_ros.config import ConfigError
@@ -81,10 +82,44 @@ def drivers(v: Mapping[str, bool | int | float | str]) -> list[NodeSpec]:
 def calibration(
     v: Mapping[str, bool | int | float | str], kind: str, parameter: str
 ) -> dict[str, Value]:
-    """``{parameter: file}`` where the stack's calibration folder holds a file of this kind."""
+    """``{parameter: file}`` of the stack's calibration folder, nothing without a folder.
+
+    ConfigError where the folder lacks the file: nobody would notice that nominal values are used.
+    """
     folder = str(v["calibration"])
+    if not folder:
+        return {}
     file = Path(folder).absolute() / f"{kind}.yaml"
-    return {parameter: str(file)} if folder and file.is_file() else {}
+    if not file.is_file():
+        raise ConfigError(
+            f"argument calibration:={folder}: it holds no {file.name}; make it with `dexpie "
+            f"calibrate {kind} --output {folder}`, or, to go without this one, leave calibration:= "
+            "away and name the others in the parameter file (teleop: glove_calibration, "
+            "tracker_calibration; hand_driver: calibration)"
+        )
+    return {parameter: str(file)}
+
+
+def uncalibrated(specs: Sequence[NodeSpec]) -> str:
+    """What to say where a real hand is driven and neither stack nor parameter file name a
+    calibration; else empty.
+    """
+    real = any(s.kind == "hand_driver" and s.parameters["hardware"] == "real" for s in specs)
+    named = any(key.endswith("calibration") for s in specs for key in s.parameters)
+    files = {file for s in specs for file in s.parameter_files}
+    if not real or named or any(_names_calibration(Path(file)) for file in files):
+        return ""
+    return (
+        "no calibration: glove, tracker and hand go by nominal values, which fit no person and no "
+        "mounting exactly; `dexpie calibrate glove`, `tracker` and `hand` make the files, "
+        "calibration:=FOLDER uses them"
+    )
+
+
+def _names_calibration(file: Path) -> bool:
+    # what is wrong with a file, the nodes say
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    return re.search(r"^[^#\n]*calibration\"?\s*:", text, re.MULTILINE) is not None
 
 
 def _emulated_addresses(host: str) -> dict[str, dict[str, Value]]:

@@ -25,6 +25,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from dexpie_ros.graph import PACKAGE, STACKS, NodeSpec, stack
+from dexpie_ros.graph_robot import uncalibrated
 from dexpie_ros.node_spec import RUN_FOLDER_VARIABLE
 
 
@@ -36,9 +37,12 @@ def launch_description(name: str) -> LaunchDescription:
         values = {key: LaunchConfiguration(key).perform(context) for key in arguments}
         folder = tempfile.mkdtemp(prefix="dexpie-launch-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        specs = stack(name, **values)
+        if warning := uncalibrated(specs):
+            print(f"warning: {warning}", file=sys.stderr)
         return [
             node_action(replace(spec, env={RUN_FOLDER_VARIABLE: folder, **spec.env}))
-            for spec in stack(name, **values)
+            for spec in specs
         ]
 
     declared = [

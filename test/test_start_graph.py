@@ -12,7 +12,7 @@ from dexpie_ros.config import ConfigError
 from dexpie_ros.devices.arm_limits import ArmLimits
 from dexpie_ros.devices.driver_parameters import ArmDriverParameters
 from dexpie_ros.graph import NODES, SIMULATED_TASKS, STACKS, NodeSpec, parse_arguments, stack
-from dexpie_ros.graph_robot import CONTROL_PORTS
+from dexpie_ros.graph_robot import CONTROL_PORTS, uncalibrated
 
 NODE_FOLDER = Path(__file__).parent.parent / "dexpie_ros/nodes"
 
@@ -151,15 +151,40 @@ def test_the_arbiter_stays_within_what_the_arm_driver_lets_through():
 
 
 def test_calibrations_in_the_folder_are_used(tmp_path):
-    (tmp_path / "hand.yaml").touch()
-    (tmp_path / "tracker.yaml").touch()
-    named = by_name(stack("collect", sim=False, calibration=str(tmp_path)))
+    for kind in ("hand", "glove", "tracker"):
+        (tmp_path / f"{kind}.yaml").touch()
+    specs = stack("collect", sim=False, calibration=str(tmp_path))
+    assert uncalibrated(specs) == ""
+    named = by_name(specs)
     assert named["hand_driver"].parameters["calibration"] == str(tmp_path / "hand.yaml")
     teleop = named["teleop"].parameters
     assert teleop["tracker_calibration"] == str(tmp_path / "tracker.yaml")
     # the driver knows whose it must be
     assert named["tracker_driver"].parameters["calibration"] == teleop["tracker_calibration"]
-    assert "glove_calibration" not in teleop
+    assert teleop["glove_calibration"] == str(tmp_path / "glove.yaml")
+
+
+@pytest.mark.parametrize("missing", ["hand", "glove", "tracker"])
+def test_a_calibration_that_is_missing_is_named(tmp_path, missing):
+    for kind in {"hand", "glove", "tracker"} - {missing}:
+        (tmp_path / f"{kind}.yaml").touch()
+    with pytest.raises(ConfigError) as caught:
+        stack("collect", sim=False, calibration=str(tmp_path))
+    said = str(caught.value)
+    assert f"holds no {missing}.yaml" in said
+    assert f"dexpie calibrate {missing} --output {tmp_path}" in said and "to go without" in said
+
+
+def test_a_robot_without_calibration_is_warned_of(tmp_path):
+    assert "dexpie calibrate" in uncalibrated(stack("collect", sim=False))
+    assert not uncalibrated(stack("collect")) and not uncalibrated(
+        stack("collect", hardware="emulated")
+    )
+    file = tmp_path / "cell.yaml"
+    file.write_text("teleop:\n  ros__parameters:\n    # tracker_calibration: x\n")
+    assert uncalibrated(stack("collect", sim=False, parameters=str(file)))
+    file.write_text("teleop: {ros__parameters: {tracker_calibration: x}}\n")
+    assert not uncalibrated(stack("collect", sim=False, parameters=str(file)))
 
 
 def test_simulated_tasks_are_those_of_the_simulation():
