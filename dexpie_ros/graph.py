@@ -97,7 +97,9 @@ _COMMON = {
     "noise": Argument(-1.0, "that chunks begin with, 0 to 1; negative: as the policy was saved"),
     "max_delay": Argument(4, "n: control steps that an inference may take; length of the prefix"),
     "backend": Argument("", "of torch.compile for the policy: inductor on a GPU; empty: none"),
-    "device": Argument("cpu", "what the policy runs on: cpu, cuda, cuda:1 ..."),
+    "device": Argument(
+        "auto", "what the policy runs on: cpu, cuda, cuda:1 ...; auto: cuda where torch sees a GPU"
+    ),
     "role": Argument(
         "by_kind",
         "what the simulated operator does; by_kind: what fits the kind of episode",

@@ -18,6 +18,7 @@ from dexpie_ros.nodes.base import ERROR, OK, WARN
 from dexpie_ros.nodes.observations import ObservationBuffer
 from dexpie_ros.nodes.policy_server import PolicyServer
 from dexpie_ros.policy.observation import ObservationSpec
+from dexpie_ros.policy.policy import Policy
 from dexpie_ros.policy.settings import EncoderConfig, InferenceSettings
 from dexpie_ros.runtime import run_node
 
@@ -99,6 +100,27 @@ def look(policy, then, **parameters):
 
     assert run(Ended, arguments(policy, **parameters)) == EXIT_CONFIG
     return seen[0]
+
+
+@pytest.mark.parametrize(("gpu", "asked", "taken"), [(True, "auto", "cuda"), (False, "auto", "cpu"),
+                                                      (True, "cuda:1", "cuda:1"), (True, "cpu", "cpu")])  # fmt: skip
+def test_the_device_is_chosen_where_the_policy_runs(policy, monkeypatch, gpu, asked, taken):
+    load, given = Policy.load, []
+
+    def on_this_machine(directory, device, *more):
+        given.append(device)
+        return load(directory, "cpu", *more)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr(Policy, "load", staticmethod(on_this_machine))
+    look(policy, lambda node: None, **({} if asked == "auto" else {"device": asked}))
+    assert given == [taken]
+
+
+def test_a_gpu_that_is_not_there_is_a_mistake_and_no_crash(policy, monkeypatch, capfd):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run(PolicyServer, arguments(policy, device="cuda")) == EXIT_CONFIG
+    assert "device cuda: torch sees no GPU here" in capfd.readouterr().err
 
 
 def test_what_is_asked_of_a_policy_is_set_at_deployment(policy):

@@ -46,6 +46,7 @@ def live_graph(
         rtf=1.0 if realtime else 0.0,
         lockstep=not realtime,
         seed=settings.seed,
+        device="cpu",  # as the lockstep runner: an episode here is then its twin's, bit for bit
         parameters=str(parameters),
         **({"policy": str(policy)} if policy else {}),
     )

@@ -28,7 +28,7 @@ from dexpie_ros.messages import (
 from dexpie_ros.nodes.base import ERROR, OK, WARN, ContractNode, status_level
 from dexpie_ros.nodes.observations import ObservationBuffer
 from dexpie_ros.policy.asynchronous import AsyncConfig, AsyncPolicy
-from dexpie_ros.policy.policy import Policy
+from dexpie_ros.policy.policy import Policy, chosen_device
 from dexpie_ros.realtime import prefer_process
 from dexpie_ros.runtime import abort, declare_config, run_node
 
@@ -39,7 +39,8 @@ class PolicyServerParameters:
 
     policy: str = ""
     """Directory of a trained policy."""
-    device: str = "cpu"
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto: cuda where torch sees a GPU, else cpu."""
     lockstep: bool = False
     inference_delay_steps: int = 2
     """In lockstep: control steps that an inference takes in simulation time."""
@@ -125,8 +126,9 @@ class PolicyServer(ContractNode):
         if str(path) not in self._policies:
             p = self.parameters
             offered = [name for name in ("images", "objects") if getattr(p, name)]
-            policy = Policy.load(path, p.device, offered, p.backend)
-            self.get_logger().info(f"loaded policy {path.name} ({policy.policy_id})")
+            policy = Policy.load(path, chosen_device(p.device), offered, p.backend)
+            what = f"{path.name} ({policy.policy_id}) on {policy.device}"
+            self.get_logger().info(f"loaded policy {what}")
             self._policies[str(path)] = policy
         return self._policies[str(path)]
 

@@ -236,6 +236,22 @@ class Policy:
         return Policy(config, actor, normalizer, device, name, backend)
 
 
+def chosen_device(asked: str) -> str:
+    """What torch calls the device; `auto` is cuda where torch sees a GPU, else cpu.
+
+    PolicyError where a GPU is asked for and torch sees none.
+    """
+    seen = torch.cuda.is_available()
+    if asked == "auto":
+        return "cuda" if seen else "cpu"
+    if asked.startswith("cuda") and not seen:
+        raise PolicyError(
+            f"device {asked}: torch sees no GPU here (`dexpie doctor` says what it has); take "
+            "device:=auto or device:=cpu"
+        )
+    return asked
+
+
 def prefix_arrays(
     prefix: tuple[ArrayLike, ArrayLike] | Sequence[Command] | None, limit: int
 ) -> tuple[Array, Array]:
