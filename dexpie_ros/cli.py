@@ -117,10 +117,23 @@ def _run_demo(options: argparse.Namespace) -> int:
 
 
 def _add_launch(groups: argparse._SubParsersAction) -> None:
-    parser = groups.add_parser("launch", help="start a stack without `ros2 launch`")
-    parser.add_argument("stack", help="collect or deploy")
-    parser.add_argument("arguments", nargs="*", metavar="name:=value")
-    parser.add_argument("--show-args", action="store_true", help="list the arguments of the stack")
+    parser = groups.add_parser(
+        "launch", help="start a stack without `ros2 launch`",
+        description="Start a stack, in simulation unless sim:=false; Ctrl-C ends it.",
+    )  # fmt: skip
+    parser.add_argument(
+        "stack", metavar="{collect,deploy}",  # the stack's own error says what was meant
+        help="collect: robot or simulation, teleoperation and recorder, to record demonstrations; "
+        "deploy: the same with a policy that drives and can be taken over from (policy:=DIR)",
+    )  # fmt: skip
+    parser.add_argument(
+        "arguments", nargs="*", metavar="name:=value",
+        help="for instance sim:=false task:=bottle; --show-args lists all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--show-args", action="store_true",
+        help="list all arguments of the stack with their defaults: dexpie launch collect --show-args",
+    )  # fmt: skip
     parser.set_defaults(run=_run_launch)
 
 
@@ -131,7 +144,10 @@ def _run_launch(options: argparse.Namespace) -> int:
 
     if options.show_args and options.stack in STACKS:
         for name, argument in STACKS[options.stack].items():
-            print(f"{name}:={argument.default}\t{argument.help}")
+            text = str(argument.default)
+            default = text.lower() if isinstance(argument.default, bool) else text
+            one_of = f" ({'|'.join(argument.choices)})" if argument.choices else ""
+            print(f"{name}:={default}\t{argument.help}{one_of}")
         return EXIT_OK
     specs = stack(options.stack, **parse_arguments(options.arguments))
     if warning := uncalibrated(specs):

@@ -13,6 +13,25 @@ from dexpie_ros.nodes import jog
 from dexpie_ros.training import commands as training_commands
 
 
+def helped(words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What ``words`` with --help print, in one line."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words.split(), "--help"])
+    assert ended.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_launch_says_what_there_is_to_launch(capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped("launch", capsys)
+    assert "{collect,deploy}" in text and "collect: robot or simulation" in text
+    assert "--show-args lists all" in text
+    assert cli.main(["launch", "colect"]) == 2
+    assert "unknown stack: colect; did you mean collect?" in capsys.readouterr().err
+    assert cli.main(["launch", "collect", "--show-args"]) == 0
+    text = capsys.readouterr().out
+    assert "device:=auto\t" in text and "sim:=true\t" in text and "(jpeg|raw|none)" in text
+
+
 def interrupt(_options: argparse.Namespace) -> int:
     raise KeyboardInterrupt
 
