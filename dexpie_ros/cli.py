@@ -20,6 +20,7 @@ from dexpie_ros.emulators.commands import add_parser as _add_emulate
 from dexpie_ros.episodes import commands as episodes_commands
 from dexpie_ros.evaluation.commands import add_critic, add_critic_training, add_label, add_set
 from dexpie_ros.evaluation.experiment_commands import add_experiment
+from dexpie_ros.graph import task_letter
 from dexpie_ros.nodes import replay_commands
 from dexpie_ros.nodes.glove_listener import glove_of
 from dexpie_ros.nodes.jog import add_parser as _add_jog
@@ -185,7 +186,7 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
         "--demo", type=Path, default=None, help="take laboratory and starts of a demo run"
     )
     parser.add_argument("--trials", type=int, default=None)
-    parser.add_argument("--first-seed", type=int, default=None)
+    parser.add_argument("--first-start", "--first-seed", dest="first_seed", type=int, default=None)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=None, help="write the rollouts as JSON")
     parser.add_argument(
@@ -193,8 +194,8 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
         help="the task's evaluation panel: held-out objects, slip, drop, pose error; phase gate",
     )  # fmt: skip
     parser.add_argument(
-        "--task", choices=("A", "B", "C"), default=None,
-        help="as the experiments evaluate it; without: A as in the demo, 14 s",
+        "--task", type=_task, default=None, metavar="{A,B,C}",
+        help="or bottle, drawer, box: as the experiments evaluate it; without: A as in the demo, 14 s",
     )  # fmt: skip
     parser.add_argument(
         "--regime", choices=("retry", "terminal"), default=None, help="of --task; default: retry"
@@ -204,6 +205,13 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
     )
     add_set(parser, "of the inference: beta, steps, optimality, noise; else as it was saved")
     parser.set_defaults(run=_run_evaluate)
+
+
+def _task(name: str) -> str:
+    try:
+        return task_letter(name, "")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _run_evaluate(options: argparse.Namespace) -> int:
@@ -230,7 +238,7 @@ def _run_panel(options: argparse.Namespace) -> int:
     if not options.panel or options.task is None or options.demo or options.first_seed is not None:
         raise ConfigError(
             "--panel, --task A|B|C and --before belong together; the panel has its own laboratory "
-            "and starts, so --demo and --first-seed do not go with it"
+            "and starts, so --demo and --first-start do not go with it"
         )
     from rich.console import Console
 

@@ -75,7 +75,7 @@ _COMMON = {
     "calibration": Argument(
         "", "folder of `dexpie calibrate`: hand.yaml, glove.yaml and tracker.yaml; empty: none"
     ),
-    "task": Argument("bottle", "what to do; simulated are bottle, drawer and box"),
+    "task": Argument("bottle", "what to do; simulated are bottle, drawer and box, also A, B, C"),
     "record": Argument(True, "record every episode"),
     "images": Argument(
         "jpeg",
@@ -121,7 +121,9 @@ _COMMON = {
 STACKS: dict[str, dict[str, Argument]] = {"collect": _COMMON, "deploy": _COMMON}
 """Stacks and their arguments."""
 
-SIMULATED_TASKS = ("bottle", "drawer", "box")
+TASK_LETTERS = {"A": "bottle", "B": "drawer", "C": "box"}
+"""Names of the simulated tasks by the letters of the experiments; either is understood."""
+SIMULATED_TASKS = tuple(TASK_LETTERS.values())
 
 NODES = (
     "simulated_cell",
@@ -179,9 +181,8 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
         values["sim"] = False
     if name == "deploy" and not values["policy"]:
         raise ConfigError("stack deploy needs a trained policy: policy:=<directory>")
-    if values["sim"] and values["task"] not in SIMULATED_TASKS:
-        known = ", ".join(SIMULATED_TASKS)
-        raise ConfigError(f"argument task:={values['task']}: simulated are {known}")
+    if values["sim"]:  # on a robot a task is called what the laboratory calls it
+        values["task"] = TASK_LETTERS[task_letter(str(values["task"]), "argument task:=")]
     for key in ("policy", "parameters", "calibration", "plan"):
         path = str(values[key])
         if path and not Path(path).exists():
@@ -200,6 +201,15 @@ def stack(name: str, **arguments: object) -> list[NodeSpec]:
     refuse_unknown_nodes(str(values["parameters"]), NODE_NAMES)
     files = (str(Path(str(values["parameters"])).absolute()),)
     return [replace(spec, parameter_files=files) if spec.is_node else spec for spec in specs]
+
+
+def task_letter(name: str, where: str) -> str:
+    """A, B or C of a simulated task by either of its names; ConfigError beginning with ``where``."""
+    letters = {**{key: key for key in TASK_LETTERS}, **{v: k for k, v in TASK_LETTERS.items()}}
+    if name not in letters:
+        known = ", ".join(f"{value} ({key})" for key, value in TASK_LETTERS.items())
+        raise ConfigError(f"{where}{name}: simulated are {known}")
+    return letters[name]
 
 
 def _world(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:

@@ -55,18 +55,18 @@ def test_train_label_relabel_report_video(
     critic, few = str(tmp_path / "critic"), ("--set", "epochs=2", "--set", "crossfit=2")
     assert run("critic", "train", str(bags), "--output", critic, "--max-steps", "400", *few) == 0
     assert "from 3 episodes" in capsys.readouterr().out
-    assert run("label", critic, str(bags), "--tag", "one") == 0
-    again = ("--tag", "two", "--from-tag", "one", "--set", "scoring.kind=binary")
+    assert run("label", critic, str(bags), "--labels", "one") == 0
+    again = ("--labels", "two", "--from-labels", "one", "--set", "scoring.kind=binary")
     assert run("label", critic, str(bags), *again) == 0
     (episode, *_) = sorted(p for p in bags.iterdir())
     assert {"one", "two"} <= set(label_tags(episode))
     assert set(read_labels(episode, "two").optimality.tolist()) <= {0.0, 1.0}
     assert read_labels(episode, "two").meta["critic"] == Critic.load(critic).hash
     capsys.readouterr()
-    assert run("critic", "report", critic, str(bags), "--tag", "one") == 0
+    assert run("critic", "report", critic, str(bags), "--labels", "one") == 0
     text = capsys.readouterr().out
     assert "held out" in text and "demonstration" in text
-    assert run("critic", "video", str(episode), "--tag", "one") == 0
+    assert run("critic", "video", str(episode), "--labels", "one") == 0
     assert (episode / "value.mp4").stat().st_size > 1000
 
 
@@ -155,6 +155,10 @@ def test_an_experiment_says_first_how_much_it_is(
 
 def test_regimes_by_command(tmp_path: Path) -> None:
     words = ("experiment", "ladder", "--tasks", "A", "--seeds", "1", "--encoder", "state")
+    assert run(*words, "--tasks", "bottle", "--report-only", "--output", str(tmp_path / "b")) == 0
+    assert "--tasks A" in (tmp_path / "b" / "results.json").read_text()
+    with pytest.raises(ConfigError, match=r"--tasks bowl: simulated are bottle \(A\)"):
+        run(*words, "--tasks", "A,bowl", "--report-only")
     said = ("--regimes", "terminal", "--output", str(tmp_path), "--report-only")
     assert run(*words, *said) == 0
     begun = json.loads((tmp_path / "results.json").read_text())

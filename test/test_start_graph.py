@@ -11,7 +11,15 @@ import yaml
 from dexpie_ros.config import ConfigError
 from dexpie_ros.devices.arm_limits import ArmLimits
 from dexpie_ros.devices.driver_parameters import ArmDriverParameters
-from dexpie_ros.graph import NODES, SIMULATED_TASKS, STACKS, NodeSpec, parse_arguments, stack
+from dexpie_ros.graph import (
+    NODES,
+    SIMULATED_TASKS,
+    STACKS,
+    TASK_LETTERS,
+    NodeSpec,
+    parse_arguments,
+    stack,
+)
 from dexpie_ros.graph_robot import CONTROL_PORTS, uncalibrated
 
 NODE_FOLDER = Path(__file__).parent.parent / "dexpie_ros/nodes"
@@ -188,6 +196,7 @@ def test_a_robot_without_calibration_is_warned_of(tmp_path):
 
 
 def test_simulated_tasks_are_those_of_the_simulation():
+    from dexpie_ros.evaluation.experiments.settings import TASKS
     from dexpie_ros.simulation.cell import TaskName
 
     assert get_args(TaskName) == SIMULATED_TASKS
@@ -195,7 +204,13 @@ def test_simulated_tasks_are_those_of_the_simulation():
         specs = by_name(stack("collect", task=task))
         assert specs["simulated_cell"].parameters["task"] == task
         assert specs["simulated_operator"].parameters["operator.cell.task"] == task
-    stack("collect", sim=False, task="what a laboratory calls it")
+    letters = {key: setup.task for (key, _), setup in TASKS.items()}
+    assert letters == TASK_LETTERS
+    for letter, task in letters.items():
+        assert stack("collect", task=letter) == stack("collect", task=task)
+    for own in ("what a laboratory calls it", "A"):
+        specs = by_name(stack("collect", sim=False, task=own))
+        assert specs["session"].parameters["task"] == own
 
 
 @pytest.mark.parametrize("images", ["jpeg", "raw", "none"])
@@ -282,7 +297,11 @@ def test_command_line_of_a_node():
         ("collect", {"rtf": "fast"}, "rtf:=fast: expected a number"),
         ("collect", {"seed": "1.5"}, "seed:=1.5: expected a whole number"),
         ("collect", {"sim": "yes"}, "sim:=yes: expected true or false"),
-        ("collect", {"task": "juggle"}, "task:=juggle: simulated are bottle, drawer, box"),
+        (
+            "collect",
+            {"task": "juggle"},
+            "task:=juggle: simulated are bottle (A), drawer (B), box (C)",
+        ),
         ("collect", {"hardware": "fake"}, "hardware:=fake: known values: real, emulated"),
         ("deploy", {}, "needs a trained policy: policy:=<directory>"),
         ("deploy", {"policy": "/no/such"}, "policy:=/no/such: no such file or directory"),

@@ -227,7 +227,7 @@ def _reproductions(settings: DemoConfig, command: str) -> tuple[Reproduction, ..
         Reproduction("success of DexPIE", evaluate.format("dexpie"), span),
         Reproduction("data", f"dexpie episodes report --root {folder}/episodes"),
         Reproduction(
-            "critic", f"dexpie critic report {folder}/critic {folder}/episodes --tag demo"
+            "critic", f"dexpie critic report {folder}/critic {folder}/episodes --labels demo"
         ),
     )
 

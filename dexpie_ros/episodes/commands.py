@@ -102,7 +102,9 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("episode", help="id, beginning of an id, or directory")
     filtering.add_root(parser)
     filtering.add_align(parser)
-    parser.add_argument("--label", default="", metavar="TAG", help="labels to show; default: all")
+    parser.add_argument(
+        "--labels", "--label", default="", metavar="TAG", help="labels to show; default: all"
+    )
     parser.add_argument("--width", type=int, default=0, help="columns; default: the terminal's")
 
 
@@ -110,7 +112,7 @@ def _show(options: argparse.Namespace) -> int:
     from dexpie_ros.episodes.show import lines
 
     align = filtering.alignment(options)
-    for line in lines(filtering.find(options), options.label, options.width, align):
+    for line in lines(filtering.find(options), options.labels, options.width, align):
         print(line)
     return 0
 

@@ -34,11 +34,11 @@ def add_critic(groups: Any) -> None:
     report = actions.add_parser("report", help="do its labels carry anything?")
     report.add_argument("critic", type=Path)
     report.add_argument("episodes", type=Path, nargs="+")
-    report.add_argument("--tag", default="best", help="of the labels to judge")
+    add_labels(report, "of the labels to judge")
     report.set_defaults(run=_report)
     video = actions.add_parser("video", help="MP4 of an episode with the critic's judgement")
     video.add_argument("episode", type=Path, help="directory of an episode with labels")
-    video.add_argument("--tag", default="best")
+    add_labels(video, "of the labels to show")
     video.add_argument("--output", type=Path, default=None, help="default: <episode>/value.mp4")
     video.set_defaults(run=_video)
 
@@ -61,15 +61,21 @@ def add_label(groups: Any) -> None:
     parser = groups.add_parser("label", help="value, advantage and optimality beside every bag")
     parser.add_argument("critic", type=Path, help="directory of a critic")
     parser.add_argument("episodes", type=Path, nargs="+")
-    parser.add_argument("--tag", default="best", help="name of these labels")
+    add_labels(parser, "name of these labels")
     parser.add_argument(
         "--preset", choices=PRESETS, default=None, help="default: the critic's own, else best"
     )
     parser.add_argument(
-        "--from-tag", default="", help="start from the stored values of these labels: no network"
-    )
+        "--from-labels", "--from-tag", dest="from_tag", default="", metavar="TAG",
+        help="start from the stored values of these labels: no network",
+    )  # fmt: skip
     add_set(parser)
     parser.set_defaults(run=_label)
+
+
+def add_labels(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--labels TAG``, called ``--tag`` before."""
+    parser.add_argument("--labels", "--tag", dest="tag", default="best", metavar="TAG", help=what)
 
 
 def add_set(parser: argparse.ArgumentParser, what: str = "a setting") -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dexpie_ros import config as configs
 from dexpie_ros.evaluation.commands import add_set, progress_line
+from dexpie_ros.graph import task_letter
 
 if TYPE_CHECKING:
     from dexpie_ros.evaluation.experiments.jobs import Status
@@ -45,7 +46,9 @@ def add_experiment(groups: Any) -> None:
         action = actions.add_parser(
             name, help=text, description=f"{text[:1].upper()}{text[1:]}. {COST}"
         )
-        action.add_argument("--tasks", default="", help=f"with commas; default: {tasks}")
+        action.add_argument(
+            "--tasks", default="", help=f"with commas, A or bottle ...; default: {tasks}"
+        )
         action.add_argument(
             "--regimes", default="",
             help=f"what a mistake does: retry (costs time), terminal (ends the episode); default: {regimes}",
@@ -99,6 +102,9 @@ def _experiment(options: argparse.Namespace) -> int:
         "async": settings.async_against_sync,
         "staged": settings.staged_against_standard,
     }
+    if options.tasks:
+        letters = [task_letter(name.strip(), "--tasks ") for name in options.tasks.split(",")]
+        options.tasks = ",".join(letters)
     words = [f"{n}=[{getattr(options, n)}]" for n in ("tasks", "regimes") if getattr(options, n)]
     for name in ("seeds", "trials", "rounds"):
         if getattr(options, name) is not None:

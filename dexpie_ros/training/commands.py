@@ -24,7 +24,7 @@ def add_actor(actions: Any) -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="dexpie")
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument(
-        "--labels", default="", metavar="TAG", help="of `dexpie label` (recap, dexpie)"
+        "--labels", "--tag", default="", metavar="TAG", help="of `dexpie label` (recap, dexpie)"
     )
     parser.add_argument("--config", type=Path, default=None, help="YAML on top of the preset")
     add_align(parser)
