@@ -11,14 +11,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dexpie_ros import __version__, bench, security
-from dexpie_ros.config import ConfigError, provenance
+from dexpie_ros.command_line import Parser, add_set
+from dexpie_ros.config import ConfigError, overridden, provenance
 from dexpie_ros.devices import commands as devices_commands
 from dexpie_ros.emulators.commands import add_parser as _add_emulate
 from dexpie_ros.episodes import commands as episodes_commands
-from dexpie_ros.evaluation.commands import add_critic, add_critic_training, add_label, add_set
+from dexpie_ros.evaluation.commands import add_critic, add_critic_training, add_label
 from dexpie_ros.evaluation.experiment_commands import add_experiment
 from dexpie_ros.graph import task_letter
 from dexpie_ros.nodes import replay_commands
@@ -30,6 +31,9 @@ from dexpie_ros.training.commands import add_actor
 from dexpie_ros.training.retarget_commands import add_retarget
 from dexpie_ros.web import commands as web_commands
 
+if TYPE_CHECKING:
+    from dexpie_ros.demo.settings import DemoConfig
+
 Command = Callable[[argparse.Namespace], int]
 
 _LONG = ("bench", "demo", "experiment", "train")
@@ -39,16 +43,17 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="dexpie", description=__doc__.splitlines()[0])
+    parser = Parser(prog="dexpie", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"dexpie_ros {__version__}")
     groups = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in _GROUPS:
         add(groups)
-    options = parser.parse_args(arguments)
-    command: Command = options.run
-    if options.command in _LONG:
-        provenance()  # of the code as it is now, not when the run ends
+    options = argparse.Namespace()
     try:
+        options = parser.parse_args(arguments)
+        command: Command = options.run
+        if options.command in _LONG:
+            provenance()  # of the code as it is now, not when the run ends
         return command(options)
     except KeyboardInterrupt:
         print(f"interrupted{_then(options)}", file=sys.stderr)
@@ -96,18 +101,18 @@ def _add_demo(groups: argparse._SubParsersAction) -> None:
         help="new, empty, or a demo run's to go on with; default: outputs/demo, of --quick "
         "outputs/demo-quick",
     )  # fmt: skip
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    add_set(parser, _demo_settings, after="--quick")
     parser.set_defaults(run=_run_demo, interrupted="the same command goes on from here")
 
 
-def _run_demo(options: argparse.Namespace) -> int:
-    from dexpie_ros import config
+def _demo_settings(options: argparse.Namespace) -> DemoConfig:
     from dexpie_ros.demo.settings import DemoConfig, quick
 
-    values = config.to_dict(quick() if options.quick else DemoConfig())
-    for override in options.set:
-        config.set_override(values, override)
-    settings = config.from_dict(DemoConfig, values, "demo settings")
+    return quick() if options.quick else DemoConfig()
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    settings = overridden(_demo_settings(options), options.set, "demo settings")
     from dexpie_ros.demo.run import run_demo
 
     folder = options.output or Path("outputs") / ("demo-quick" if options.quick else "demo")
@@ -185,9 +190,15 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--demo", type=Path, default=None, help="take laboratory and starts of a demo run"
     )
-    parser.add_argument("--trials", type=int, default=None)
-    parser.add_argument("--first-start", "--first-seed", dest="first_seed", type=int, default=None)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--trials", type=int, default=None,
+        help="held-out starts; default: 150 or as many as the demo run has, of a panel 20",
+    )  # fmt: skip
+    parser.add_argument(
+        "--first-start", "--first-seed", dest="first_seed", type=int, default=None, metavar="SEED",
+        help="seed of the first start, the others follow; default: 900000000, held out",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--output", type=Path, default=None, help="write the rollouts as JSON")
     parser.add_argument(
         "--panel", action="store_true",
@@ -203,7 +214,7 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--before", type=Path, default=None, help="an earlier policy's result of the same panel"
     )
-    add_set(parser, "of the inference: beta, steps, optimality, noise; else as it was saved")
+    add_set(parser, _inference, "of the inference, else as it was saved", "the policy")
     parser.set_defaults(run=_run_evaluate)
 
 
@@ -212,6 +223,15 @@ def _task(name: str) -> str:
         return task_letter(name, "")
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _inference(options: argparse.Namespace) -> Any:
+    from dexpie_ros.policy.policy import Policy
+    from dexpie_ros.policy.settings import InferenceSettings
+
+    if options.policy is None:
+        return InferenceSettings()
+    return Policy.load(options.policy).config.inference
 
 
 def _run_evaluate(options: argparse.Namespace) -> int:

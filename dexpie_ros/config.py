@@ -99,8 +99,10 @@ def set_override(values: dict[str, Any], override: str) -> None:
     """Apply one ``a.b=c`` (the value is read as YAML) to nested ``values`` in place."""
     key, equals, text = override.partition("=")
     if not equals or not key:
+        example = next(iter(listed(values)), "limits.speed=0.2")
         raise ConfigError(
-            f"override {override!r}: expected key=value, for instance limits.speed=0.2"
+            f"override {override!r}: expected key=value, for instance {example} "
+            "(--set help lists the keys)"
         )
     node = values
     *parents, leaf = key.split(".")
@@ -112,6 +114,18 @@ def set_override(values: dict[str, Any], override: str) -> None:
         node[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: the value is no YAML: {error}") from None
+
+
+def listed(value: Any) -> list[str]:
+    """``key=value`` of every key of a config or of nested plain values, as overrides are written."""
+    lines = []
+    for key, item in (value if isinstance(value, dict) else to_dict(value)).items():
+        if isinstance(item, dict) and item:
+            lines += [f"{key}.{line}" for line in listed(item)]
+            continue
+        text = yaml.safe_dump(item, default_flow_style=True, sort_keys=False, width=10**6)
+        lines.append(f"{key}={text.removesuffix('...' + chr(10)).strip()}")
+    return lines
 
 
 def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ LONGEST = 350
 LEVELS = (
     # a room imports only rooms of lower levels, or of its own level without a circle
     {"geometry", "config", "resources", "contract", "control.types", "realtime"},
-    {"messages", "control_loop", "shared_memory", "node_spec", "graph_robot", "graph", "security", "graph_log", "supervisor",
+    {"command_line", "messages", "control_loop", "shared_memory", "node_spec", "graph_robot", "graph", "security", "graph_log", "supervisor",
      "running_graph", "launching", "parameters", "transport", "runtime", "asking", "parameter_file"},
     {"control", "episodes", "devices", "emulators", "policy", "critic"},
     {"simulation", "training", "evaluation"},

@@ -6,7 +6,8 @@ import argparse
 
 import pytest
 
-from dexpie_ros import cli
+from dexpie_ros import cli, config
+from dexpie_ros.demo.settings import DemoConfig
 from dexpie_ros.episodes import commands as episodes_commands
 from dexpie_ros.evaluation import commands as evaluation_commands
 from dexpie_ros.evaluation import experiment_commands
@@ -71,6 +72,72 @@ def test_labels_are_called_labels_and_as_before(
     for name in ("--labels", old):
         assert cli.main([*words.split(), name, "mine"]) == 0
     assert [getattr(options, kept_as) for options in seen] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train actor", "--preset {cpu,best,paper,authors} network and training"),
+        ("train actor", "want a GPU; default: cpu"),
+        ("train actor", "where episodes lie; default: outputs/episodes"),
+        ("train critic", "as its code does; default: best"),
+        ("evaluate", "held-out starts; default: 150"),
+        ("evaluate", "processes; default: 2"),
+        ("experiment ladder", "held-out starts per policy; default: 200"),
+        ("episodes list", "root where episodes lie; default: outputs/episodes"),
+        ("episodes import", "--output OUTPUT default: outputs/episodes"),
+        ("bench", "--output OUTPUT default: outputs/bench"),
+    ],
+)
+def test_help_shows_defaults(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in helped(words, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("demo --quick", "evaluations=8"),
+        ("train actor --preset best --recipe dexhil", "loop.precision=bf16"),
+        ("train critic --preset authors", "returns.scaling=decay"),
+        ("train retarget", "iterations="),
+        ("label --preset authors", "advantage.window=27"),
+        ("evaluate", "beta=1.5"),
+        ("experiment ladder", "regimes=[retry, terminal]"),
+        ("experiment collision", "returns.max_steps="),
+        ("experiment vision", "channels="),
+    ],
+)
+def test_set_help_lists_the_keys_of_a_command(
+    words: str, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without what the command needs otherwise: --output, --recipe, episodes."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words.split(), "--set", "help"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(key) for line in lines), lines
+    assert all("=" in line for line in lines) and len(set(lines)) == len(lines)
+
+
+def test_what_is_listed_can_be_set() -> None:
+    before = DemoConfig(seed=3)
+    assert config.overridden(DemoConfig(), config.listed(before), "here") == before
+
+
+def test_the_example_of_a_setting_is_one_of_the_commands_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["demo", "--set", "seed"]) == 2
+    said = capsys.readouterr().err
+    assert "override 'seed': expected key=value, for instance seed=0" in said
+    assert cli.main("experiment vision --set trials".split()) == 2
+    assert "limits.speed" not in capsys.readouterr().err
+
+
+def test_no_recipe_is_chosen_for_anybody(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main("train actor --output x".split())
+    assert "--recipe" in capsys.readouterr().err
 
 
 def interrupt(_options: argparse.Namespace) -> int:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dexpie_ros import config as configs
+from dexpie_ros.command_line import add_set
 from dexpie_ros.episodes.filtering import add_align, alignment
 
 if TYPE_CHECKING:
-    from dexpie_ros.critic.settings import FeatureConfig
+    from dexpie_ros.critic.label import LabelConfig
+    from dexpie_ros.critic.settings import CriticConfig, FeatureConfig
     from dexpie_ros.episodes.align import AlignConfig
     from dexpie_ros.episodes.episode import Episode
 
@@ -32,8 +34,8 @@ def add_critic(groups: Any) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     add_critic_training(actions, "train")
     report = actions.add_parser("report", help="do its labels carry anything?")
-    report.add_argument("critic", type=Path)
-    report.add_argument("episodes", type=Path, nargs="+")
+    report.add_argument("critic", type=Path, help="directory of a critic")
+    report.add_argument("episodes", type=Path, nargs="+", help="directories with episodes")
     add_labels(report, "of the labels to judge")
     report.set_defaults(run=_report)
     video = actions.add_parser("video", help="MP4 of an episode with the critic's judgement")
@@ -49,10 +51,13 @@ def add_critic_training(actions: Any, name: str) -> None:
     train.add_argument("episodes", type=Path, nargs="+", help="directories with episodes")
     train.add_argument("--output", type=Path, required=True, help="directory of the critic")
     train.add_argument("--max-steps", type=int, required=True, help="L: longest episode, steps")
-    train.add_argument("--preset", choices=PRESETS, default="best")
+    train.add_argument(
+        "--preset", choices=PRESETS, default="best",
+        help="best by this project's ablations, as the paper says, or as its code does",
+    )  # fmt: skip
     train.add_argument("--config", type=Path, default=None, help="YAML on top of the preset")
     add_align(train)
-    add_set(train)
+    add_set(train, _critic_settings, after="--preset")
     train.set_defaults(run=_train)
 
 
@@ -60,7 +65,7 @@ def add_label(groups: Any) -> None:
     """Add the command ``label``."""
     parser = groups.add_parser("label", help="value, advantage and optimality beside every bag")
     parser.add_argument("critic", type=Path, help="directory of a critic")
-    parser.add_argument("episodes", type=Path, nargs="+")
+    parser.add_argument("episodes", type=Path, nargs="+", help="directories with episodes")
     add_labels(parser, "name of these labels")
     parser.add_argument(
         "--preset", choices=PRESETS, default=None, help="default: the critic's own, else best"
@@ -69,18 +74,13 @@ def add_label(groups: Any) -> None:
         "--from-labels", "--from-tag", dest="from_tag", default="", metavar="TAG",
         help="start from the stored values of these labels: no network",
     )  # fmt: skip
-    add_set(parser)
+    add_set(parser, _label_settings, after="--preset")
     parser.set_defaults(run=_label)
 
 
 def add_labels(parser: argparse.ArgumentParser, what: str) -> None:
     """Add ``--labels TAG``, called ``--tag`` before."""
     parser.add_argument("--labels", "--tag", dest="tag", default="best", metavar="TAG", help=what)
-
-
-def add_set(parser: argparse.ArgumentParser, what: str = "a setting") -> None:
-    """Add ``--set KEY=VALUE``, any number of times."""
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 
 def _read(
@@ -112,14 +112,20 @@ def _read(
 
 
 # -- critic ----------------------------------------------------------------------------------------
+def _critic_settings(options: argparse.Namespace) -> CriticConfig:
+    from dexpie_ros.critic import settings
+
+    steps = () if options.max_steps is None else (options.max_steps,)
+    return settings.PRESETS[options.preset](*steps)
+
+
 def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from dexpie_ros.critic import settings
     from dexpie_ros.critic.train import train_critic
 
     torch.set_num_threads(1)
-    preset = settings.PRESETS[options.preset](options.max_steps)
+    preset = _critic_settings(options)
     if options.align is not None:
         preset = dataclasses.replace(preset, align=alignment(options))
     name = f"critic preset {options.preset}"
@@ -163,6 +169,12 @@ def _report(options: argparse.Namespace) -> int:
         require_current(episode, item)
     print(critic_report(critic, episodes, labels).text())
     return 0
+
+
+def _label_settings(options: argparse.Namespace) -> LabelConfig:
+    from dexpie_ros.critic import label as labelling
+
+    return labelling.PRESETS[options.preset or "best"]()
 
 
 def _label(options: argparse.Namespace) -> int:

@@ -12,16 +12,20 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dexpie_ros import config as configs
-from dexpie_ros.evaluation.commands import add_set, progress_line
+from dexpie_ros.command_line import add_set
+from dexpie_ros.evaluation.commands import progress_line
 from dexpie_ros.graph import task_letter
 
 if TYPE_CHECKING:
+    from dexpie_ros.critic.settings import CriticConfig
     from dexpie_ros.evaluation.experiments.jobs import Status
     from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
+    from dexpie_ros.evaluation.experiments.vision import VisionConfig
 
 GOES_ON = "the same command goes on from here"
 EXPERIMENTS = {
@@ -73,35 +77,57 @@ def add_experiment(groups: Any) -> None:
             "--add", type=Path, action="append", default=[], metavar="FILE",
             help="trials.json of more seeds, for the report",
         )  # fmt: skip
-        add_set(action)
+        add_set(action, partial(_experiment_settings, name), after="--config")
         action.set_defaults(run=_experiment, interrupted=GOES_ON)
     collision = actions.add_parser("collision", help="a failure that the images cannot explain")
-    collision.add_argument("--episodes", type=int, default=80)
+    collision.add_argument("--episodes", type=int, default=80, help="to record")
     collision.add_argument("--plate", type=float, default=0.35, help="share of episodes with one")
-    collision.add_argument("--output", type=Path, default=Path("outputs/collision"))
-    add_set(collision)
+    collision.add_argument(
+        "--output", type=Path, default=Path("outputs/collision"), help="episodes and report"
+    )
+    add_set(collision, _collision_settings, "a setting of the critics")
     collision.set_defaults(
         run=_collision,
         interrupted="episodes are kept; the same command trains the three critics anew",
     )
     vision = actions.add_parser("vision", help="a policy that sees images, beside two that do not")
-    vision.add_argument("--output", type=Path, default=Path("outputs/vision"))
-    add_set(vision)
+    vision.add_argument(
+        "--output", type=Path, default=Path("outputs/vision"), help="episodes, policies, figures"
+    )
+    add_set(vision, _vision_settings)
     vision.set_defaults(run=_vision, interrupted=GOES_ON)
 
 
-def _experiment(options: argparse.Namespace) -> int:
+def _experiment_settings(name: str, options: argparse.Namespace) -> ExperimentConfig:
+    """With ``--config``, before the other options."""
     from dexpie_ros.evaluation.experiments import settings
+
+    make: dict[str, Callable[..., ExperimentConfig]] = {
+        "ladder": settings.ladder,
+        "async": settings.async_against_sync,
+        "staged": settings.staged_against_standard,
+    }
+    return configs.overridden(make[name](), (), f"experiment {name}", options.config)
+
+
+def _collision_settings(_options: argparse.Namespace) -> CriticConfig:
+    from dexpie_ros.critic.settings import best
+
+    return best(400)
+
+
+def _vision_settings(_options: argparse.Namespace) -> VisionConfig:
+    from dexpie_ros.evaluation.experiments.vision import VisionConfig
+
+    return VisionConfig()
+
+
+def _experiment(options: argparse.Namespace) -> int:
     from dexpie_ros.evaluation.experiments.folder import check
     from dexpie_ros.evaluation.experiments.jobs import run_experiment
     from dexpie_ros.evaluation.experiments.page import write_page
     from dexpie_ros.evaluation.experiments.trials_file import read_trials
 
-    make: dict[str, Callable[..., Any]] = {
-        "ladder": settings.ladder,
-        "async": settings.async_against_sync,
-        "staged": settings.staged_against_standard,
-    }
     if options.tasks:
         letters = [task_letter(name.strip(), "--tasks ") for name in options.tasks.split(",")]
         options.tasks = ",".join(letters)
@@ -110,8 +136,9 @@ def _experiment(options: argparse.Namespace) -> int:
         if getattr(options, name) is not None:
             words.append(f"{name}={getattr(options, name)}")
     where = f"experiment {options.action}"
-    begun = configs.overridden(make[options.action](), (), where, options.config)
-    config = configs.overridden(begun, [*words, *options.set], where)
+    config = configs.overridden(
+        _experiment_settings(options.action, options), [*words, *options.set], where
+    )
     folder = options.output or Path("outputs") / options.action
     added = read_trials(config, options.add)  # an error now, not after hours of work
     if options.report_only:
@@ -145,11 +172,10 @@ def _experiment(options: argparse.Namespace) -> int:
 def _collision(options: argparse.Namespace) -> int:
     import torch
 
-    from dexpie_ros.critic.settings import best
     from dexpie_ros.evaluation.experiments.collision import run_collision, write_page
 
     torch.set_num_threads(1)
-    config = configs.overridden(best(400), options.set, "critic preset best")
+    config = configs.overridden(_collision_settings(options), options.set, "critic preset best")
     result = run_collision(options.output, options.episodes, options.plate, config)
     command = f"dexpie experiment collision --episodes {options.episodes} --plate {options.plate:g}"
     date = datetime.now(timezone.utc).isoformat(timespec="minutes")
@@ -162,10 +188,10 @@ def _vision(options: argparse.Namespace) -> int:
 
     import torch
 
-    from dexpie_ros.evaluation.experiments.vision import VisionConfig, run_vision
+    from dexpie_ros.evaluation.experiments.vision import run_vision
 
     torch.set_num_threads(1)
-    config = configs.overridden(VisionConfig(), options.set, "experiment vision")
+    config = configs.overridden(_vision_settings(options), options.set, "experiment vision")
     with progress_line() as say:
         content = run_vision(config, options.output, say)
     for name, figures in content["policies"].items():

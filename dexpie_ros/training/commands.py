@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dexpie_ros import config as configs
+from dexpie_ros.command_line import add_set
 from dexpie_ros.episodes.filtering import add_align
 
 if TYPE_CHECKING:
@@ -20,15 +21,24 @@ NEEDS_LABELS = ("recap", "dexpie")
 def add_actor(actions: Any) -> None:
     """Add `actor` to the actions of `dexpie train`."""
     parser = actions.add_parser("actor", help="train a policy from recorded episodes")
-    parser.add_argument("--episodes", type=Path, default=Path("outputs/episodes"))
-    parser.add_argument("--recipe", choices=RECIPES, default="dexpie")
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument(
+        "--episodes", type=Path, default=Path("outputs/episodes"), help="where episodes lie"
+    )
+    parser.add_argument(
+        "--recipe", choices=RECIPES, required=True,
+        help="which episodes count and how; bc begins with demonstrations alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="cpu",
+        help="network and training: cpu learns in minutes from a simulator's object poses; the "
+        "others see images and want a GPU",
+    )  # fmt: skip
     parser.add_argument(
         "--labels", "--tag", default="", metavar="TAG", help="of `dexpie label` (recap, dexpie)"
     )
     parser.add_argument("--config", type=Path, default=None, help="YAML on top of the preset")
     add_align(parser)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    add_set(parser, _preset, after="--recipe and --preset")
     parser.add_argument(
         "--output", type=Path, required=True, help="an interrupted run resumes there"
     )
@@ -116,6 +126,12 @@ def _refuse_idle(settings: ActorConfig, options: argparse.Namespace) -> None:
             f"loop.epochs: loop.iterations={settings.loop.iterations} decides how long this preset "
             "trains; set loop.iterations=0 to count epochs"
         )
+
+
+def _preset(options: argparse.Namespace) -> ActorConfig:
+    from dexpie_ros.training.train import actor_preset
+
+    return actor_preset(options.preset, options.recipe or "bc")
 
 
 def _on_top(preset: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dexpie_ros import config as configs
+from dexpie_ros.command_line import add_set
+
+if TYPE_CHECKING:
+    from dexpie_ros.training.retarget import RetargetConfig
 
 
 def add_retarget(actions: Any) -> None:
@@ -16,20 +20,28 @@ def add_retarget(actions: Any) -> None:
     )
     parser.add_argument("recording", type=Path, help="JSON of `dexpie-glove_motion`")
     parser.add_argument("--config", type=Path, default=None, help="YAML with settings")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    add_set(parser, _defaults)
     parser.add_argument(
         "--output", type=Path, required=True, help="directory for teleop.learned_retargeting"
     )
     parser.set_defaults(run=_train_retarget)
 
 
+def _defaults(_options: argparse.Namespace) -> RetargetConfig:
+    from dexpie_ros.training.retarget import RetargetConfig
+
+    return RetargetConfig()
+
+
 def _train_retarget(options: argparse.Namespace) -> int:
     from rich.progress import Progress, TextColumn
 
     from dexpie_ros.control.calibration_motion import CalibrationRecording
-    from dexpie_ros.training.retarget import RetargetConfig, train_retargeting
+    from dexpie_ros.training.retarget import train_retargeting
 
-    settings = configs.load(RetargetConfig, options.config, options.set)
+    settings = configs.overridden(
+        _defaults(options), options.set, "retargeting settings", options.config
+    )
     recording = CalibrationRecording.load(options.recording)
     with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}")) as bars:
         tasks = {
