@@ -169,7 +169,10 @@ def _add_doctor(groups: argparse._SubParsersAction) -> None:
     parser = groups.add_parser("doctor", help="what is there, what is missing, what mends it")
     parser.add_argument("--hardware", action="store_true", help="look at the configured devices")
     parser.add_argument(
-        "--parameters", type=Path, default=None, help="ROS parameter file with their addresses"
+        "--parameters",
+        type=Path,
+        default=None,
+        help="with --hardware: ROS parameter file of their addresses",
     )
     parser.set_defaults(run=_run_doctor)
 
@@ -179,6 +182,11 @@ def _run_doctor(options: argparse.Namespace) -> int:
         from dexpie_ros.doctor_hardware import run_hardware
 
         return run_hardware(options.parameters, glove_of=glove_of)
+    if options.parameters is not None:
+        raise ConfigError(
+            f"--parameters {options.parameters}: belongs to --hardware, which looks at the devices "
+            "that the file names; without it nothing would read the file"
+        )
     from dexpie_ros import doctor
 
     return doctor.run()

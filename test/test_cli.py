@@ -140,6 +140,13 @@ def test_no_recipe_is_chosen_for_anybody(capsys: pytest.CaptureFixture[str]) -> 
     assert "--recipe" in capsys.readouterr().err
 
 
+def test_options_that_would_do_nothing_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main("demo --set task=drawer".split()) == 2
+    assert "demo settings: task = 'drawer'" in capsys.readouterr().err
+    assert cli.main("doctor --parameters cell.yaml".split()) == 2
+    assert "--parameters cell.yaml: belongs to --hardware" in capsys.readouterr().err
+
+
 def interrupt(_options: argparse.Namespace) -> int:
     raise KeyboardInterrupt
 

@@ -18,11 +18,12 @@ import pytest
 from dexpie_ros import cli
 from dexpie_ros.config import ConfigError, save_yaml
 from dexpie_ros.critic.critic import Critic
+from dexpie_ros.critic.settings import best
 from dexpie_ros.episodes.labels import label_tags, read_labels
 from dexpie_ros.evaluation.commands import add_critic, add_label
 from dexpie_ros.evaluation.experiment_commands import EXPERIMENTS, add_experiment
 from dexpie_ros.evaluation.experiments import jobs
-from dexpie_ros.evaluation.experiments.collision import record
+from dexpie_ros.evaluation.experiments.collision import critic_settings, record
 from dexpie_ros.evaluation.experiments.settings import (
     async_against_sync,
     ladder,
@@ -198,6 +199,11 @@ def test_a_report_of_nothing_yet(tmp_path: Path) -> None:
     words = ("--tasks", "A", "--seeds", "1", "--trials", "2", "--output", str(tmp_path))
     assert run("experiment", "ladder", *words, "--report-only") == 0
     assert "16 of 16 evaluations have no result yet" in (tmp_path / "report.html").read_text()
+
+
+def test_the_collision_experiment_goes_on_with_the_returns_of_its_published_figures() -> None:
+    """It had two defaults for L, one of which nothing used."""
+    assert critic_settings() == best(400)
 
 
 def test_the_collision_that_nothing_shows(tmp_path: Path) -> None:

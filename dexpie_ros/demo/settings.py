@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -26,7 +26,8 @@ class DemoConfig:
 
     seed: Annotated[int, Field(ge=0, lt=100)] = 0
     """Shifts every other seed: another person, other scenes, other networks."""
-    task: str = "bottle"
+    task: Literal["bottle"] = "bottle"
+    """Settings, limits and report of the demo are this task's; the experiments have all."""
     live_demonstrations: Count = 5
     """Recorded by teleoperation through the live graph."""
     lockstep_demonstrations: int = 40

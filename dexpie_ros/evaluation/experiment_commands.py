@@ -111,9 +111,9 @@ def _experiment_settings(name: str, options: argparse.Namespace) -> ExperimentCo
 
 
 def _collision_settings(_options: argparse.Namespace) -> CriticConfig:
-    from dexpie_ros.critic.settings import best
+    from dexpie_ros.evaluation.experiments.collision import critic_settings
 
-    return best(400)
+    return critic_settings()
 
 
 def _vision_settings(_options: argparse.Namespace) -> VisionConfig:
