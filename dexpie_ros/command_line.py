@@ -9,8 +9,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dexpie_ros import config as configs
-
 Settings = Callable[[argparse.Namespace], Any]
 """Options read so far -> the command's config, before any ``--set``."""
 
@@ -57,6 +55,8 @@ class _Set(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         if values == "help":  # like --help it needs no option that the command does need
+            from dexpie_ros import config as configs  # emulators, which need none, start sooner
+
             print("\n".join(configs.listed(self.const(namespace))), flush=True)
             parser.exit()
         setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])

@@ -24,7 +24,7 @@ from dexpie_ros.devices.driver_parameters import (
     read,
 )
 from dexpie_ros.devices.probe import probe_all
-from dexpie_ros.emulators.peer import Control, Emulator, EmulatorError
+from dexpie_ros.emulators.peer import NAMES, Control, Emulator, EmulatorError
 
 EXAMPLE = Path(__file__).parent.parent / "config/hardware.example.yaml"
 CLASSES = {
@@ -224,10 +224,23 @@ def test_emulate_starts_an_emulator_and_tells_it(capsys):
         process.stdout.close()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_emulators_help_names_the_command(name, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["emulate", name, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: dexpie emulate {name} [-h]")
+
+
 def test_nobody_to_tell(capsys):
     assert cli.main(["emulate", "tell", f"{loopback()}:7100", "help"]) == 1
     assert "no control channel" in capsys.readouterr().err
     assert cli.main(["emulate", "tell", "192.168.1.10:7100", "help"]) == 2
+    capsys.readouterr()
+    for words in (["nobody", "help"], ["127.0.0.2:", "help"], ["127.0.0.2:7100", "x", "on={"]):
+        assert cli.main(["emulate", "tell", *words]) == 2
+        said = capsys.readouterr().err
+        assert words[-1] in said or ("for instance 127.0.0.2:7101" in said and words[0] in said)
+        assert "int()" not in said
     with pytest.raises(EmulatorError):
         Control(loopback(), 7100)
 

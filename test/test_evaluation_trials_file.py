@@ -129,6 +129,8 @@ def test_a_bad_file_ends_the_command_before_any_work(tmp_path: Path) -> None:
     add_experiment(parser.add_subparsers())
     words = ["--output", str(tmp_path / "out"), "--add", str(tmp_path / "gone.json")]
     options = parser.parse_args(["experiment", "ladder", "--tasks", "A", *words])
-    with pytest.raises(ConfigError, match=r"gone\.json: no trials\.json"):
+    with pytest.raises(ConfigError, match=r"gone\.json: no such file; give the trials\.json"):
         options.run(options)
+    with pytest.raises(ConfigError, match=r"is a folder; give the trials\.json"):
+        read_trials(TINY, [tmp_path])
     assert not (tmp_path / "out").exists()

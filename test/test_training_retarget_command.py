@@ -31,6 +31,8 @@ def test_the_help_names_what_makes_the_recording(capsys):
 def test_mistakes_are_one_line(tmp_path, capsys):
     command = ["train", "retarget", str(tmp_path / "none.json"), "--output", str(tmp_path / "o")]
     assert main(command) == 2
-    assert "none.json" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "none.json: no such recording" in said and "dexpie-glove_motion" in said
+    assert "Errno" not in said
     assert main([*command, "--set", "iteration=3"]) == 2
     assert "iteration" in capsys.readouterr().err

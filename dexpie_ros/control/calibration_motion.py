@@ -138,6 +138,11 @@ class CalibrationRecording:
     def load(path: str | Path) -> CalibrationRecording:
         """Read it; ConfigError names the file and what is wrong with it."""
         file = Path(path)
+        if not file.is_file():
+            raise ConfigError(
+                f"{file}: no such recording; make one with `dexpie-glove_motion --ros-args -p "
+                "output:=FILE` beside a running glove_driver"
+            )
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:

@@ -105,7 +105,8 @@ def control_address(text: str) -> Address:
     """``7100`` or ``127.0.0.2:7100`` of a command line; ValueError for anything else."""
     host, _, port = text.rpartition(":")
     host = host or "127.0.0.1"
-    if not host.startswith("127.") or not 0 <= int(port) < 65536:
+    known = port.isascii() and port.isdigit() and int(port) < 65536
+    if not host.startswith("127.") or not known:
         raise ValueError(f"{text!r} is no port on loopback")
     return host, int(port)
 

@@ -46,11 +46,17 @@ def _run_tell(options: argparse.Namespace) -> int:
         key, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"{word!r}: expected key=value, for instance on=false")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{word!r}: {value!r} is no YAML value; quote it") from None
     try:
         address = control_address(options.address)
     except ValueError as error:
-        raise ConfigError(f"{error}; expected for instance 127.0.0.2:7101") from None
+        raise ConfigError(
+            f"address of the emulator: {error}; give that of its control channel, for instance "
+            "127.0.0.2:7101 (with port 0 it prints the port when it starts)"
+        ) from None
     with Control(*address) as control:
         print(json.dumps(control.ask(options.request, **values), indent=1))
     return 0

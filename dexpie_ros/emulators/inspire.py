@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dexpie_ros.command_line import Parser
 from dexpie_ros.devices import inspire_eb90 as eb90
 from dexpie_ros.devices import inspire_registers as reg
 from dexpie_ros.emulators import modbus
@@ -269,7 +270,9 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Inspire hand emulator (Modbus TCP, RTU, EB90)")
+    parser = Parser(
+        prog="dexpie emulate inspire", description="Inspire hand emulator (Modbus TCP, RTU, EB90)"
+    )
     parser.add_argument("--host", default="127.0.0.3", help="loopback address for Modbus TCP")
     parser.add_argument("--port", type=int, default=6000, help="0 lets the system choose")
     parser.add_argument("--id", type=int, default=1, help="hand id (Modbus unit)")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dexpie_ros.command_line import Parser
 from dexpie_ros.control.retargeting import ERGONOMICS
 from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 from dexpie_ros.realtime import prefer_process
@@ -161,7 +162,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Manus glove emulator (ZMQ)")
+    parser = Parser(prog="dexpie emulate manus", description="Manus glove emulator (ZMQ)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 lets the system choose")
     parser.add_argument("--side", nargs="+", default=["right"], choices=["left", "right"])

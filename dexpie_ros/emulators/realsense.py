@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexpie_ros.command_line import Parser
 from dexpie_ros.devices.aruco_cube import CubeConfig
 from dexpie_ros.devices.realsense_discovery import DOMAINS, FRAME, MAGIC
 from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
@@ -157,7 +158,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="RealSense colour camera emulator")
+    parser = Parser(prog="dexpie emulate realsense", description="RealSense colour camera emulator")
     parser.add_argument("--serial", default="823112061234")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7001, help="0 lets the system choose")

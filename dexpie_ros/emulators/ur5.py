@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from dexpie_ros.command_line import Parser
 from dexpie_ros.devices.ur_kinematics import MODELS
 from dexpie_ros.emulators import rtde
 from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
@@ -289,7 +290,9 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="UR controller emulator (RTDE, dashboard, script)")
+    parser = Parser(
+        prog="dexpie emulate ur5", description="UR controller emulator (RTDE, dashboard, script)"
+    )
     parser.add_argument("--host", default="127.0.0.2", help="loopback address of its own")
     parser.add_argument("--model", choices=sorted(VERSIONS), default="ur5")
     parser.add_argument("--unlock-delay", type=float, default=5.0, help="s after a protective stop")

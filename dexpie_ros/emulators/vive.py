@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from dexpie_ros import geometry
+from dexpie_ros.command_line import Parser
 from dexpie_ros.emulators import vive_runtime as runtime
 from dexpie_ros.emulators.channel import ControlChannel, EventLog, add_control, serve, ticks
 from dexpie_ros.geometry import Array
@@ -179,7 +180,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="SteamVR emulator with Vive trackers")
+    parser = Parser(prog="dexpie emulate vive", description="SteamVR emulator with Vive trackers")
     parser.add_argument("--serial", nargs="+", default=["LHR-0A1B2C3D"])
     parser.add_argument(
         "--folder", type=Path, help="of the client library, made anew; default: a temporary one"

@@ -165,6 +165,11 @@ def read_trials(settings: ExperimentConfig, paths: Sequence[str | Path]) -> Adde
 
 
 def _read(path: Path) -> TrialsFile:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ConfigError(
+            f"{path}: {what}; give the trials.json beside the report of an experiment"
+        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
