@@ -76,6 +76,11 @@ _COMMON = {
         "", "folder of `dexpie calibrate`: hand.yaml, glove.yaml and tracker.yaml; empty: none"
     ),
     "task": Argument("bottle", "what to do; simulated are bottle, drawer and box, also A, B, C"),
+    "regime": Argument(
+        "retry",
+        "in simulation: a mistake costs time, or ends the episode",
+        ("retry", "terminal"),
+    ),
     "record": Argument(True, "record every episode"),
     "images": Argument(
         "jpeg",
@@ -217,9 +222,11 @@ def _world(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
     clock: dict[str, Value] = {"use_sim_time": bool(v["sim"])}
     if v["sim"]:
         cell: dict[str, Value] = {k: v[k] for k in ("task", "rtf", "lockstep", "width", "height")}
+        regime: dict[str, Value] = {f"{v['task']}.regime": v["regime"]}
+        world = {**cell, **regime, "images": v["images"] != "none"}
         return [
             # the cell makes the clock and does not follow it
-            NodeSpec("simulated_cell", parameters={**cell, "images": v["images"] != "none"}),
+            NodeSpec("simulated_cell", parameters=world),
             NodeSpec(
                 "simulated_operator",
                 parameters={
@@ -227,6 +234,7 @@ def _world(v: dict[str, bool | int | float | str]) -> list[NodeSpec]:
                     "role": v["role"],
                     "seed": v["seed"],
                     "operator.cell.task": v["task"],
+                    **{f"operator.cell.{key}": value for key, value in regime.items()},
                 },
             ),
         ]

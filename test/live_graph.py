@@ -196,6 +196,7 @@ def live_graph(folder: Path, **arguments: Any) -> Iterator[LiveGraph]:
             "deploy",
             policy=str(folder / "tiny"),
             directory=str(folder / "episodes"),
+            regime="terminal",
             **values,
         )
     ]

@@ -28,7 +28,9 @@ def test_a_demonstration_in_absolute_mode(tmp_path: Path) -> None:
     episodes, log = tmp_path / "episodes", tmp_path / "graph.log"
     specs = [
         replace(spec, parameters={**spec.parameters, **ABSOLUTE.get(spec.kind, {})})
-        for spec in stack("collect", rtf=0, images="none", directory=str(episodes))
+        for spec in stack(
+            "collect", rtf=0, images="none", regime="terminal", directory=str(episodes)
+        )
     ]
     with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
         client.wait_ready(150.0, nodes=[spec.name for spec in specs])

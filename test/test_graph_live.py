@@ -49,7 +49,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     settings = replace(preset, loop=replace(preset.loop, iterations=150))
     policy = train_actor(settings, [read_episode(d.directory) for d in demos], None, folder / "bc")
     episodes, log = folder / "episodes", folder / "graph.log"
-    specs = stack("deploy", rtf=0, directory=str(episodes), policy=str(policy), device="cpu")
+    specs = stack("deploy", rtf=0, directory=str(episodes), policy=str(policy), device="cpu",
+                  regime=LockstepConfig().cell.bottle.regime)  # fmt: skip
     with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
         client.wait_ready(PATIENCE_S, nodes=[spec.name for spec in specs])
         client.start("demonstration", seed=SEED, episode_id="demonstration")

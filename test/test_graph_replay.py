@@ -218,7 +218,9 @@ def test_in_real_time_the_arbiter_waits_for_nobody(tmp_path: Path) -> None:
     """As on the robot: the recording must keep up with the arbiter, and is judged by its caller."""
     (recorded,) = run_all(LockstepConfig(), [Task("demonstration", SEED)], tmp_path)
     episodes = tmp_path / "episodes"
-    specs = stack("collect", rtf=1, lockstep=False, images="none", directory=str(episodes))
+    specs = stack(
+        "collect", rtf=1, lockstep=False, images="none", regime="terminal", directory=str(episodes)
+    )
     log = tmp_path / "graph.log"
     with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
         client.wait_ready(150.0, nodes=[spec.name for spec in specs])
@@ -240,7 +242,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionClie
     """The stack that collects, in lockstep, and a demonstration that it recorded."""
     folder = tmp_path_factory.mktemp("execute")
     episodes = folder / "episodes"
-    specs = stack("collect", rtf=0, images="none", directory=str(episodes))
+    specs = stack("collect", rtf=0, images="none", regime="terminal", directory=str(episodes))
     log = folder / "graph.log"
     with RunningGraph(specs, log_file=log) as graph, SessionClient(watch=graph.check) as client:
         client.wait_ready(150.0, nodes=[spec.name for spec in specs])

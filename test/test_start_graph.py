@@ -195,6 +195,16 @@ def test_a_robot_without_calibration_is_warned_of(tmp_path):
     assert not uncalibrated(stack("collect", sim=False, parameters=str(file)))
 
 
+def test_cell_and_operator_are_of_one_regime():
+    for task in SIMULATED_TASKS:
+        for regime in ("retry", "terminal"):
+            given = {} if regime == "retry" else {"regime": regime}  # as `dexpie evaluate` has it
+            specs = by_name(stack("collect", task=task, **given))
+            assert specs["simulated_cell"].parameters[f"{task}.regime"] == regime
+            seen = specs["simulated_operator"].parameters[f"operator.cell.{task}.regime"]
+            assert seen == regime
+
+
 def test_simulated_tasks_are_those_of_the_simulation():
     from dexpie_ros.evaluation.experiments.settings import TASKS
     from dexpie_ros.simulation.cell import TaskName

@@ -48,6 +48,7 @@ def bench_graph(quick: bool = False) -> dict[str, float]:
                 "deploy",
                 rtf=1,
                 lockstep=False,
+                regime="terminal",  # what was measured so far
                 directory=str(folder / "episodes"),
                 policy=str(policy),
             )
