@@ -19,6 +19,7 @@ from dexpie_ros import cli
 from dexpie_ros.config import ConfigError, save_yaml
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.settings import best
+from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.labels import label_tags, read_labels
 from dexpie_ros.evaluation.commands import add_critic, add_label
 from dexpie_ros.evaluation.experiment_commands import EXPERIMENTS, add_experiment
@@ -69,6 +70,20 @@ def test_train_label_relabel_report_video(
     assert "held out" in text and "demonstration" in text
     assert run("critic", "video", str(episode), "--labels", "one") == 0
     assert (episode / "value.mp4").stat().st_size > 1000
+
+
+def test_l_is_by_default_the_longest_episode_there(
+    bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longest = max(len(e) for e in Collection(bags).read())
+    few = ("--set", "epochs=1", "--set", "crossfit=2")
+    words = ("critic", "train", str(bags), *few, "--output")
+    assert run(*words, str(tmp_path / "own")) == 0
+    assert f"L = {longest} steps, the longest of these 3" in capsys.readouterr().out
+    assert Critic.load(tmp_path / "own").settings.returns.max_steps == longest
+    assert run(*words, str(tmp_path / "set"), "--set", "returns.max_steps=700") == 0
+    assert "L =" not in capsys.readouterr().out
+    assert Critic.load(tmp_path / "set").settings.returns.max_steps == 700
 
 
 def test_labels_follow_the_critics_preset(bags: Path, tmp_path: Path) -> None:

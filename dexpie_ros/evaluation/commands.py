@@ -50,7 +50,11 @@ def add_critic_training(actions: Any, name: str) -> None:
     train = actions.add_parser(name, help="train and measure a critic on episodes")
     train.add_argument("episodes", type=Path, nargs="+", help="directories with episodes")
     train.add_argument("--output", type=Path, required=True, help="directory of the critic")
-    train.add_argument("--max-steps", type=int, required=True, help="L: longest episode, steps")
+    train.add_argument(
+        "--max-steps", type=int, default=None, metavar="L",
+        help="at least the longest episode that can occur, corrections included, in steps of 40 ms: "
+        "what lies further from an end is cut off; default: the longest of these episodes",
+    )  # fmt: skip
     train.add_argument(
         "--preset", choices=PRESETS, default="best",
         help="best by this project's ablations, as the paper says, or as its code does",
@@ -119,19 +123,32 @@ def _critic_settings(options: argparse.Namespace) -> CriticConfig:
     return settings.PRESETS[options.preset](*steps)
 
 
+def _critic_config(options: argparse.Namespace) -> CriticConfig:
+    """The preset under ``--align``, ``--config`` and ``--set``."""
+    preset = _critic_settings(options)
+    if options.align is not None:
+        preset = dataclasses.replace(preset, align=alignment(options))
+    name = f"critic preset {options.preset}"
+    return configs.overridden(preset, options.set, name, options.config)
+
+
 def _train(options: argparse.Namespace) -> int:
     import torch
 
     from dexpie_ros.critic.train import train_critic
 
     torch.set_num_threads(1)
-    preset = _critic_settings(options)
-    if options.align is not None:
-        preset = dataclasses.replace(preset, align=alignment(options))
-    name = f"critic preset {options.preset}"
-    config = configs.overridden(preset, options.set, name, options.config)
+    config = _critic_config(options)
     episodes = _read(options.episodes, config.align, config.features)
     _tell("cut off, so left out of the critic", [e for e in episodes if e.partial])
+    if options.max_steps is None:
+        options.max_steps = longest = max(map(len, episodes))
+        config = _critic_config(options)
+        if config.returns.max_steps == longest:  # a file or --set has the last say
+            print(
+                f"L = {longest} steps, the longest of these {len(episodes)} episodes; where longer "
+                "ones can occur, give --max-steps"
+            )
     with progress_line() as say:
         critic = train_critic(
             config,
