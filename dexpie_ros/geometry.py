@@ -89,15 +89,6 @@ def relative(reference: ArrayLike, pose: ArrayLike) -> Array:
     return invert(reference) @ np.asarray(pose, np.float64)
 
 
-def reanchor(t_new: ArrayLike, t_old: ArrayLike, t_rel: ArrayLike) -> Array:
-    """``T'_rel = T_new^-1 T_old T_rel``: the same absolute poses, seen from a newer one.
-
-    This is the future-state-referenced prefix of the paper. Doing it element by element on
-    (position, rot6d) is wrong as soon as anything rotates.
-    """
-    return invert(t_new) @ np.asarray(t_old, np.float64) @ np.asarray(t_rel, np.float64)
-
-
 def rotation_log(rotation: ArrayLike) -> Array:
     """Rotation vector (..., 3), axis times angle in [0, pi]; exact near 0 and near pi."""
     q = matrix_to_quaternion(rotation)
@@ -130,20 +121,6 @@ def interpolate(a: ArrayLike, b: ArrayLike, fraction: ArrayLike) -> Array:
     delta = rotation_log(np.swapaxes(ta[..., :3, :3], -1, -2) @ tb[..., :3, :3])
     rotation = ta[..., :3, :3] @ rotation_exp(delta * s)
     return make_pose(rotation, ta[..., :3, 3] * (1 - s) + tb[..., :3, 3] * s)
-
-
-def limit_step(start: ArrayLike, goal: ArrayLike, distance: float, angle: float) -> Array:
-    """The pose nearest to ``goal`` (4, 4) within ``distance`` m and ``angle`` rad of ``start``."""
-    a, b = np.asarray(start, np.float64), np.asarray(goal, np.float64)
-    step = b[:3, 3] - a[:3, 3]
-    length = float(np.linalg.norm(step))
-    position = a[:3, 3] + step * min(1.0, distance / length) if length > 0 else b[:3, 3]
-    vector = rotation_log(a[:3, :3].T @ b[:3, :3])
-    turn = float(np.linalg.norm(vector))
-    rotation = b[:3, :3]
-    if turn > angle:
-        rotation = a[:3, :3] @ rotation_exp(vector * (angle / turn))
-    return make_pose(rotation, position)
 
 
 @dataclass(frozen=True, eq=False)

@@ -229,7 +229,9 @@ def test_reported_order_and_calibration_turn_channels_into_fingers(emulator):
         lambda: emulator.events("angles")[-1]["values"] == [250, 1000, 1000, 1000, 1000, 500]
     )
     eventually(lambda: np.allclose(hand.newest().openings, [0.5, 1, 1, 1, 1, 0.25], atol=0.005))
-    assert np.allclose(hand.raw_angles(), [500, 1000, 1000, 1000, 1000, 250], atol=3)
+    assert np.allclose(
+        hand.raw_angles_of(hand.newest()), [500, 1000, 1000, 1000, 1000, 250], atol=3
+    )
     hand.stop()
 
 

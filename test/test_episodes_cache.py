@@ -144,29 +144,6 @@ def test_a_damaged_entry_is_an_error_that_says_what_to_do(bag, tmp_path):
         cache.load(bag)
 
 
-def test_prune_keeps_what_is_needed(tmp_path):
-    factories.write_collection(tmp_path / "bags", 3)
-    collection = Collection(tmp_path / "bags")
-    cache = Cache(tmp_path / "cache", ONE)
-    cache.episodes(collection)
-    assert cache.prune(collection.filter(outcome="success")) == 1
-    assert len(os.listdir(cache.root)) == 2
-
-
-def test_prune_leaves_what_is_being_built(tmp_path):
-    factories.write_collection(tmp_path / "bags", 1)
-    collection, cache = Collection(tmp_path / "bags"), Cache(tmp_path / "cache", ONE)
-    cache.episodes(collection)
-    dead, alive = cache.root / ".0123.x", cache.root / ".4567.x"
-    dead.mkdir()
-    alive.mkdir()
-    with module._one_builder(cache.root / ".4567.lock"):
-        assert cache.prune(collection) == 1
-        assert alive.is_dir() and not dead.exists()
-    assert cache.prune(collection) == 1 and not alive.exists()
-    assert [path.name[0] == "." for path in cache.root.iterdir()] == [False]
-
-
 def test_a_lock_that_its_last_holder_removed_lets_nobody_in(tmp_path):
     """Who waited for it takes the file that is there now, like everybody else."""
     lock, inside, most = tmp_path / "lock", [], []

@@ -228,7 +228,6 @@ def test_recorded_commands_go_through_the_arbiter_as_they_were(path, delay):
     execution = Execution(commands)
     steps = run_graph(Graph(execution, delay), away)
     assert execution.executed == len(commands) == 25 and not execution.stopped
-    assert execution.approach_s == pytest.approx(1.0, abs=0.05)
     driven = [step.command for step in steps if step.source is Source.POLICY]
     executed, recorded = positions(driven[-25:]), positions(commands)
     # The synthetic motion starts at speed, the limiter from rest: it lags, and never by much.

@@ -25,7 +25,7 @@ from dexpie_ros.evaluation.experiments.jobs import (
 from dexpie_ros.evaluation.experiments.page import write_page
 from dexpie_ros.evaluation.experiments.results import (
     difference,
-    load_results,
+    load_found,
     over_seeds,
     select,
 )
@@ -120,7 +120,7 @@ def test_rollouts_survive_the_disk(tmp_path: Path) -> None:
 
 def test_differences_are_over_seeds(tmp_path: Path) -> None:
     fake(tmp_path, TINY, {"bc": [4, 5, 6, 5], "dexpie": [8, 9, 6, 7]})
-    results = load_results(TINY, tmp_path)
+    results = load_found(TINY, tmp_path).results
     bc, dexpie = select(results, "bc")["A-retry"], select(results, "dexpie")["A-retry"]
     got = difference(dexpie, bc)
     assert got.success_by_seed == pytest.approx((0.4, 0.4, 0.0, 0.2))
@@ -143,7 +143,7 @@ def test_a_gain_weighs_tasks_equally_and_needs_common_seeds(tmp_path: Path) -> N
             if (unit.task, unit.seed) != ("B", 1):
                 done = [rollout(EVALUATIONS + k, k < count) for k in range(10)]
                 save_rollouts(tmp_path / unit.folder / "evaluation" / f"{arm}.json", arm, done)
-    results = load_results(config, tmp_path)
+    results = load_found(config, tmp_path).results
     gain = mean_gain(select(results, "dexpie"), select(results, "bc"))
     # seed 1 of B is missing: only seed 0 counts, (40 + 20) / 2 points
     assert gain is not None and gain.success.value == pytest.approx(0.3)
@@ -162,7 +162,7 @@ def test_too_few_seeds_have_no_interval() -> None:
 
 def test_results_and_report_are_derived_from_rollouts(tmp_path: Path) -> None:
     fake(tmp_path, TINY, {"bc": [4, 5, 6, 5], "hg_fast": [7, 7, 7, 7], "dexpie": [8, 9, 6, 7]})
-    plain = to_plain(TINY, load_results(TINY, tmp_path))
+    plain = to_plain(TINY, load_found(TINY, tmp_path).results)
     assert plain["ladder.A-retry.bc"]["success"] == pytest.approx(0.5)
     assert plain["ladder.A-retry.bc"]["n"] == 40
     assert plain["ladder.A-retry.dexpie"]["by_seed"] == [0.8, 0.9, 0.6, 0.7]
@@ -213,7 +213,7 @@ def test_a_tiny_ladder_from_end_to_end(tmp_path: Path) -> None:
     seen: list[Status] = []
     assert run_experiment(config, tmp_path, workers=2, progress=seen.append) == ()
     assert seen[-1].done == seen[-1].total == 1 + 2 + 9  # episodes, two sets of labels, arms
-    results = load_results(config, tmp_path)
+    results = load_found(config, tmp_path).results
     assert {r.arm for r in results} == {*ARMS, "warm"}
     assert {t.start for r in results for trials in r.trials for t in trials} == {str(DEVELOPMENT)}
     page = write_page(config, tmp_path, "x", "y").read_text()

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from practice import practise
 
 from dexpie_ros.control.types import Command
 from dexpie_ros.geometry import Pose
@@ -15,7 +16,6 @@ from dexpie_ros.simulation.clearance import Clearance, ClearanceConfig, HandOutl
 from dexpie_ros.simulation.expert import Expert
 from dexpie_ros.simulation.kinematics import matrix_of
 from dexpie_ros.simulation.operator import Operator, OperatorConfig
-from dexpie_ros.simulation.practice import practise
 from dexpie_ros.simulation.rendering import mujoco
 from dexpie_ros.simulation.scene import TABLE_Z
 from dexpie_ros.simulation.skills import StyleConfig

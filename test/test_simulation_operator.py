@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from practice import practise, retarget
 
 from dexpie_ros.control.types import Command, Mode
 from dexpie_ros.simulation.attention import Attention, AttentionConfig
@@ -19,7 +20,6 @@ from dexpie_ros.simulation.operator import (
     with_role,
 )
 from dexpie_ros.simulation.person import Body, BodyConfig
-from dexpie_ros.simulation.practice import practise, retarget
 from dexpie_ros.simulation.skills import StyleConfig
 
 PERFECT = BodyConfig(

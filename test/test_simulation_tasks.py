@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from practice import practise
 from test_simulation_cell import bits
 
 from dexpie_ros import config
@@ -19,7 +20,6 @@ from dexpie_ros.simulation.expert import Expert
 from dexpie_ros.simulation.kinematics import matrix_of
 from dexpie_ros.simulation.operator import Operator, OperatorConfig
 from dexpie_ros.simulation.pictures import draw
-from dexpie_ros.simulation.practice import practise
 from dexpie_ros.simulation.scene import TABLE_Z
 from dexpie_ros.simulation.skills import make_skill
 from dexpie_ros.simulation.skills.base import LABELS, StyleConfig, View

@@ -123,13 +123,8 @@ class InspireHand(Worker[HandSample]):
         self._force = force if accepted else self._force
         return accepted
 
-    def raw_angles(self) -> Array | None:
-        """ANGLE_ACT (6,) by finger as the hand sent it, for calibration."""
-        sample = self.newest()
-        return None if sample is None else self.raw_angles_of(sample)
-
     def raw_angles_of(self, sample: HandSample) -> Array:
-        """The same of an older sample."""
+        """ANGLE_ACT (6,) by finger as the hand sent it, for calibration."""
         return sample.openings * self._range + self._closed
 
     def _request(self, register: reg.Register, values: list[int]) -> bool:

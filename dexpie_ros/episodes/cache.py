@@ -126,14 +126,6 @@ class Cache:
         entries = self.build(paths, progress)
         return [_load(entry, path, self.settings) for entry, path in zip(entries, paths)]
 
-    def prune(self, episodes: Collection) -> int:
-        """Delete entries that none of ``episodes`` needs; gives their number."""
-        wanted = {self.key(entry.path) for entry in episodes if entry.content is not None}
-        unwanted = [
-            path for path in self.root.glob("*") if path.is_dir() and path.name not in wanted
-        ]
-        return sum(map(_remove, unwanted))
-
 
 def fingerprint(directory: str | Path) -> str:
     """Hash of a bag's content: of its index and chunk checksums; of all bytes if it has none."""
@@ -223,29 +215,12 @@ def _load(entry: Path, directory: Path, settings: CacheConfig) -> Episode:
     return assemble(directory, aligned, cameras)
 
 
-def _remove(path: Path) -> bool:
-    """An entry, or what a builder that died left of one: not what somebody is building just now."""
-    if not path.name.startswith("."):
-        shutil.rmtree(path)
-        return True
-    key = path.name.split(".")[1]
-    try:
-        with _one_builder(path.with_name(f".{key}.lock"), wait=False):
-            shutil.rmtree(path, ignore_errors=True)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
-def _one_builder(lock: Path, wait: bool = True) -> Iterator[None]:
-    """The second process waits for the first and then finds the entry there.
-
-    BlockingIOError where somebody builds and ``wait`` is False.
-    """
+def _one_builder(lock: Path) -> Iterator[None]:
+    """The second process waits for the first and then finds the entry there."""
     while True:
         with open(lock, "w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(stream, fcntl.LOCK_EX)
             if not _is_still(lock, stream.fileno()):
                 continue  # its last holder removed it meanwhile: others lock another file by now
             try:

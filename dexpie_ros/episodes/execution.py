@@ -141,11 +141,6 @@ class Execution:
         """Every recorded command has been executed."""
         return self._executed == len(self._commands)
 
-    @property
-    def approach_s(self) -> float:
-        """How long it goes to the first command; 0 before it begins."""
-        return max(0, len(self._way) - self._lead - len(self._commands)) * STEP_NS * 1e-9
-
     def answer(self, step: ControlStep) -> Chunk | None:
         """What is to be executed from ``step`` on, where the arbiter has to be told."""
         if self.stopped or self.done:

@@ -60,15 +60,3 @@ def unpack(actions: ArrayLike) -> Array:
     return geometry.make_pose(
         geometry.rot6d_to_matrix(values[..., ROTATION]), values[..., POSITION]
     )
-
-
-def rebase(actions: ArrayLike, t_old: ArrayLike, t_new: ArrayLike) -> Array:
-    """Actions (..., H, 15) seen from ``t_old`` -> the same commands seen from ``t_new`` (4, 4).
-
-    ``T'_rel = T_new^-1 T_old T_rel``, hand unchanged: the future-state-referenced prefix of the
-    paper. Element by element this would be wrong as soon as anything rotates.
-    """
-    values = np.asarray(actions, np.float64)
-    new = np.asarray(t_new, np.float64)[..., None, :, :]
-    old = np.asarray(t_old, np.float64)[..., None, :, :]
-    return pack(geometry.reanchor(new, old, unpack(values)), values[..., HAND])

@@ -206,11 +206,6 @@ def load_found(
     return Found(results, tuple(missing))
 
 
-def load_results(settings: ExperimentConfig, root: str | Path) -> list[ArmResult]:
-    """The whole evaluations of :func:`load_found`."""
-    return list(load_found(settings, root).results)
-
-
 def difference(first: ArmResult, second: ArmResult) -> Difference:
     """Compare on the seeds that both have.
 
