@@ -23,6 +23,7 @@ from dexpie_ros.simulation.pictures import draw
 from dexpie_ros.simulation.scene import TABLE_Z
 from dexpie_ros.simulation.skills import make_skill
 from dexpie_ros.simulation.skills.base import LABELS, StyleConfig, View
+from dexpie_ros.simulation.skills.box import BoxSkill
 from dexpie_ros.simulation.tasks.bottle import BottleConfig
 from dexpie_ros.simulation.tasks.drawer import DRAWER_TRAVEL
 
@@ -257,6 +258,26 @@ def test_what_looks_wrong_is_said_so(cells: dict[str, Cell]) -> None:
     assert skill.look(View(beside, beside, view.hand, view.hand, objects, False))[0] == "misaligned"
     fist = np.full(6, 0.3)
     assert skill.look(View(beside, beside, fist, fist, objects, False))[0] == "bad_close"
+
+
+def test_a_lid_that_is_not_laid_down_yet_is_not_let_go_of(cells: dict[str, Cell]) -> None:
+    """Whoever takes over 4 cm above the table, beside the box, lowers the lid first."""
+    cell = cells["box"]
+    state = cell.reset(0)
+    skill = make_skill(cell.task, CLEAN, np.random.default_rng(0))
+    assert isinstance(skill, BoxSkill)
+    objects = {name: matrix_of(pose) for name, pose in state.objects.items()}
+    table = TABLE_Z
+    objects["lid"][:3, 3] += [0.0, 0.17, 0.0]
+    pinch = np.array([0.38, 0.38, 0.36, 0.53, 0.61, 0.07])
+    for height, phase in ((0.04, "lower_lid"), (0.008, "rise")):
+        objects["lid"][2, 3] = table + height
+        tcp = matrix_of(state.robot.tcp)
+        tcp[:3, 3] = skill._knob(View(tcp, tcp, pinch, pinch, objects, True))
+        view = View(tcp, tcp, pinch, pinch, objects, True)
+        assert skill.first_phase(view) == phase
+        let_go = View(tcp, tcp, pinch, pinch, objects, False)
+        assert skill.first_phase(let_go) == "rise"
 
 
 def test_hidden_plate_stops_the_hand_but_not_the_bottle_and_is_reported() -> None:

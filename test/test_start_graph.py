@@ -189,7 +189,9 @@ def test_a_robot_without_calibration_is_warned_of(tmp_path):
         stack("collect", hardware="emulated")
     )
     file = tmp_path / "cell.yaml"
-    file.write_text("teleop:\n  ros__parameters:\n    stale_seconds: 0.2  # tracker_calibration: x\n")
+    file.write_text(
+        "teleop:\n  ros__parameters:\n    stale_seconds: 0.2  # tracker_calibration: x\n"
+    )
     assert uncalibrated(stack("collect", sim=False, parameters=str(file)))
     file.write_text("teleop: {ros__parameters: {tracker_calibration: x}}\n")
     assert not uncalibrated(stack("collect", sim=False, parameters=str(file)))

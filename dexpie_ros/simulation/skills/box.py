@@ -94,6 +94,8 @@ class BoxSkill(Skill):
             if held:
                 return "pinch_knob"
         else:
+            if held and lid[2, 3] > TABLE_Z + 0.02 and self._at_knob(view):
+                return "lower_lid"  # beside the box, but not laid down yet
             if self._inside(view):
                 return "drop_candy"
             if held and candy[2, 3] > TABLE_Z + 0.04:
@@ -252,6 +254,9 @@ class BoxSkill(Skill):
         lid = view.objects["lid"]
         knob = lid[:3, 3] + lid[:3, 2] * self._knob_height
         return knob - TILT_GRASP @ _PINCH + self._knob_aim + self._slip
+
+    def _at_knob(self, view: View) -> bool:
+        return float(np.linalg.norm(self._knob(view) - view.seen_tcp[:3, 3])) < 0.04
 
     def _candy(self, view: View) -> Array:
         candy = view.objects["candy"]
