@@ -88,3 +88,16 @@ def no_device_outlasts_its_test(request, monkeypatch):
     yield
     for device in started:
         device.stop()
+
+
+@pytest.fixture(autouse=True)
+def _stays_ordinary():
+    """A test that leaves this process before ordinary ones gives its place to every node that a later
+    test starts, and one that waits busily then keeps the machine from all others.
+    """
+    yield
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        pytest.fail(
+            "left the tests' process with real-time scheduling (DEXPIE_REALTIME=0 keeps it)"
+        )

@@ -16,6 +16,12 @@ from dexpie_ros.control.types import Mode
 from dexpie_ros.nodes.intervention_arbiter import InterventionArbiter, InterventionArbiterParameters
 
 
+@pytest.fixture(autouse=True)
+def ordinary(monkeypatch):
+    """An arbiter puts its process before all others, which here is that of all tests."""
+    monkeypatch.setenv("DEXPIE_REALTIME", "0")
+
+
 @pytest.fixture
 def asked(monkeypatch):
     return Asked(monkeypatch)

@@ -36,7 +36,9 @@ def add_parser(groups: Any) -> None:
     run.add_argument("--output", type=Path, default=OUTPUT, help="default: %(default)s")
     run.add_argument("--home", action="store_true", help="the robot travels home before each trial")
     run.add_argument("--yes", action="store_true", help="do not ask whether a start is set up")
-    run.set_defaults(run=_run)
+    run.set_defaults(
+        run=_run, interrupted="the trial is aborted; the same command goes on from here"
+    )
     report = actions.add_parser("report", help="what came out, with intervals and a paired test")
     report.add_argument("root", type=Path, nargs="?", default=OUTPUT, help="default: %(default)s")
     report.add_argument("--limit", type=float, default=None, help="s; default: that of the trials")
