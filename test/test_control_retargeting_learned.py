@@ -136,7 +136,7 @@ def test_broken_recordings_are_named(tmp_path, change, says):
 def test_samples_without_all_values_are_refused():
     with pytest.raises(ConfigError, match="sample 0 lacks ThumbMCPSpread"):
         CalibrationRecording.from_samples([1], [dict.fromkeys(ERGONOMICS[1:], 0.0)], [np.ones(6)])
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="no such recording"):
         CalibrationRecording.load("/nowhere/motion.json")
 
 

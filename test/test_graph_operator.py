@@ -19,7 +19,6 @@ import pytest
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
 from live_graph import LiveGraph, live_graph
-from policies import tiny_policy
 from pty_keyboard import PtyKeyboard
 from rosbags.rosbag2 import Reader
 
@@ -29,11 +28,9 @@ from dexpie_ros.episodes.bag_reader import BagReader, find_bag
 from dexpie_ros.episodes.decoding import header_stamp_ns
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.episodes.repair import repair
-from dexpie_ros.evaluation.recorded import read_trials
 from dexpie_ros.geometry import Pose
 from dexpie_ros.messages import stamp_ns
 from dexpie_ros.nodes.arrivals import told
-from dexpie_ros.nodes.trials import Trials, Turns, policies_of
 
 pytestmark = pytest.mark.slow
 
@@ -348,35 +345,3 @@ def test_the_robot_dies(live: LiveGraph, load: None) -> None:
     live.persist(clear, lambda: live.mode is Mode.HOLD, "the fault is cleared")
     live.start("after-robot")
     live.take_over()  # the operator's side follows the new clock
-
-
-def test_policies_are_tried_in_turns_and_the_limit_ends_a_trial(
-    live: LiveGraph, tmp_path: Path
-) -> None:
-    """One start, two policies: the first trial is thrown away and made again, the limit ends both."""
-    other = tmp_path / "other"
-    tiny_policy().save(other)
-    turns = Turns(policies_of([live.policy, other]), 1, first_start=5)
-    said: list[str] = []
-    pressed = []
-
-    def throw_away(_: Any) -> None:
-        if live.drives and not pressed:
-            pressed.append(live.keys.publish(live.client.node.messages.text("z")))
-
-    subscription = live.client.node.subscribe("/control/step", throw_away)
-    trials = Trials(live.client, tmp_path / "t", 15.0, lambda _: True, said.append, home=True)
-    try:
-        assert trials.run(turns, done=()) == 2
-    finally:
-        live.client.node.destroy_subscription(subscription)
-    assert said == [
-        "trial 1 of 2, start 5", "  aborted", "  counts for nothing; the same start again",
-        "trial 1 of 2, start 5", "  failure", "trial 2 of 2, start 5", "  failure",
-    ]  # fmt: skip
-    recorded = read_trials(tmp_path / "t")
-    assert recorded.aborted == 1 and recorded.limits == {15.0}
-    assert recorded.policies == turns.policies, "whoever begins has the first start first"
-    for (only,) in recorded.trials.values():
-        assert only.cause == "timeout" and 10.0 < only.time_s < 17.0
-    assert trials.run(turns, done=[(5, policy) for policy in turns.policies]) == 0
