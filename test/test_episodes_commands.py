@@ -208,7 +208,7 @@ def test_options_of_an_execution_do_nothing_without_one(root, arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--bgr"], ["--rate", "7"], ["--kind", "evaluation"], ["--driver", "human"], ["--task", "t"]],
+    [["--bgr"], ["--rate", "7"], ["--kind", "evaluation"], ["--task", "t"]],
 )
 def test_options_of_the_authors_data_do_not_go_with_lerobot(tmp_path, arguments):
     with pytest.raises(EpisodeError, match=f"{arguments[0]} goes with --format authors only"):
