@@ -39,7 +39,7 @@ ENCLAVES: dict[str, tuple[str, ...]] = {
     "glove_motion": ("glove_motion",),
     "replay": ("replay",),
     "operator": (
-        *("session_client", "web_page", "monitor", "bench", "jog"),
+        *("session_client", "trials", "web_page", "monitor", "bench", "jog"),
         *("glove_listener", "dexpie_doctor"),
     ),
 }

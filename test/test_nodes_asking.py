@@ -1,6 +1,7 @@
 """Requests that are lost: to a process that was killed and started again, whose dead one is still listed."""
 
 import queue
+import time
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs a ROS 2 installation or its wheels (make setup)")
 
 from dexpie_ros.asking import AGAIN_S, Asking, Requests
+from dexpie_ros.control.held_keys import HeldKeys
 from dexpie_ros.control.keys import SERVICES, Action
 from dexpie_ros.control.panel import PanelState
 from dexpie_ros.nodes import keyboard, session_client
@@ -82,6 +84,7 @@ class Terminal(Keyboard):
         self.parameters = KeyboardParameters()
         self._panel, self._running, self._asking_cause = PanelState(message=""), True, False
         self._asked, self._awaited, self._leaving = Requests(), None, False
+        self._held = HeldKeys()
         self._askable = {action: Client(service) for action, service in SERVICES.items()}
         self._end = Client("/session/end_episode")
 
@@ -101,11 +104,11 @@ def clock(monkeypatch):
 
 def test_a_key_that_nobody_answers_says_so(clock):
     terminal = Terminal()
-    terminal._press("s")
+    terminal._press("s", time.monotonic_ns())
     assert terminal.later(clock, 29.0) == "success ..."
     said = terminal.later(clock, 1.0)
     assert "success: /session/end_episode did not answer within 30 s" in said
-    terminal._press(" ")
+    terminal._press(" ", time.monotonic_ns())
     terminal._askable[Action.TOGGLE].answer(message="the operator drives")
     assert terminal.later(clock, 0.1) == "toggle: the operator drives"
     assert len(terminal._end.sent) == 1, "an end is not asked for twice"
@@ -114,19 +117,19 @@ def test_a_key_that_nobody_answers_says_so(clock):
 def test_the_stop_is_sent_until_it_is_answered_but_not_after_the_fault_was_cleared(clock):
     terminal = Terminal()
     stop = terminal._askable[Action.EMERGENCY_STOP]
-    terminal._press("x")
+    terminal._press("x", time.monotonic_ns())
     terminal.later(clock, 1.1)
-    terminal._press("h")  # whatever else is pressed meanwhile
+    terminal._press("h", time.monotonic_ns())  # whatever else is pressed meanwhile
     terminal.later(clock, 1.1)
     assert len(stop.sent) == 3
-    terminal._press("c")
+    terminal._press("c", time.monotonic_ns())
     terminal.later(clock, 5.0)
     assert len(stop.sent) == 3 and len(terminal._askable[Action.HOLD].sent) == 1
 
 
 def test_who_wants_to_leave_need_not_wait_for_ever(clock):
     terminal = Terminal()
-    terminal._press("q")
+    terminal._press("q", time.monotonic_ns())
     assert not terminal._may_leave()
     clock.now += 30.0
     assert terminal._may_leave()
