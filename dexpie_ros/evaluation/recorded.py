@@ -76,9 +76,10 @@ def report_lines(recorded: Recorded, limit_s: float) -> list[str]:
     for policy, name in names.items():
         s = summarise(recorded.trials[policy], limit_s)
         between = f"{s.success.low:.1%} .. {s.success.high:.1%}"
+        median = f"{s.median_s:.1f} s" if s.successes else "-"
         lines.append(
             f"{name:{width}}  {s.trials:>4}  {s.success.value:>8.1%}  {between:>16}  "
-            f"{s.median_s:>6.1f} s  {s.restricted_mean_s.value:.1f} s"
+            f"{median:>8}  {s.restricted_mean_s.value:.1f} s"
         )
     first = recorded.policies[0]
     for other in recorded.policies[1:]:

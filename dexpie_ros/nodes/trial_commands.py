@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         done = {(int(t.start), p) for p, trials in recorded.trials.items() for t in trials}
     with SessionClient("trials") as client:
         uninstall_signal_handlers()  # Ctrl-C must leave the means to end the episode
-        client.wait_ready()
+        client.wait_ready(nodes=["policy_server"])
         trials = Trials(client, output, options.limit, _ready(options.yes), _say, options.home)
         made = trials.run(turns, done)
     left = len(turns.left(done)) - made

@@ -19,6 +19,9 @@ from dexpie_ros.nodes.session_client import GraphError, SessionClient
 HOME_S = 120.0
 """The way home is at most a few seconds long; a service that says nothing for so long is lost."""
 
+PATIENCE_S = 5.0
+"""Between tries where a node was silent."""
+
 Done = Collection[tuple[int, str]]
 """(start, policy) of the trials that count already."""
 
@@ -90,15 +93,7 @@ class Trials:
 
     def _try(self, start: int, policy: str) -> str:
         """One episode; its outcome."""
-        client = self._client
-        name = client.start(
-            "evaluation",
-            seed=start,
-            policy_id=policy,
-            episode_id=f"trial-{time.strftime('%Y%m%d-%H%M%S')}-{start}",
-            directory=str(self._directory),
-            note={LIMIT: self._limit_s},
-        )
+        client, name = self._client, self._start(start, policy)
         end = time.monotonic() + self._limit_s
         try:
             while client.running and time.monotonic() < end:
@@ -115,6 +110,25 @@ class Trials:
         client.wait_end()
         found = read_episode_file(self._directory / name)
         return (found.info.outcome if found is not None else "") or "aborted"
+
+    def _start(self, start: int, policy: str) -> str:
+        """Begin a trial; its episode's id. A node that is just coming up is waited for."""
+        for last in (False, False, False, True):
+            try:
+                return self._client.start(
+                    "evaluation",
+                    seed=start,
+                    policy_id=policy,
+                    episode_id=f"trial-{time.strftime('%Y%m%d-%H%M%S')}-{start}",
+                    directory=str(self._directory),
+                    note={LIMIT: self._limit_s},
+                )
+            except GraphError as error:
+                if last or "silent" not in str(error) or self._client.running:
+                    raise
+                self._say(f"  {error}; again in {PATIENCE_S:g} s")
+                self._client.spin_for(PATIENCE_S)
+        raise AssertionError("the last try returns or raises")
 
     def _go_home(self) -> None:
         if self._home is None:
