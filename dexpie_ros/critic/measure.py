@@ -29,9 +29,9 @@ def measure(critic: Critic, episodes: Sequence[Episode], unseen: Values) -> dict
     the episode, where there are such.
     """
     settings = critic.settings.returns
-    truth = [episode_returns(e, settings) for e in episodes]
-    seen = {i: critic.values_in_sample(e) for i, e in enumerate(episodes)}
     streams = [returns.stream(len(e), e.success, e.human, settings) for e in episodes]
+    truth = [returns.targets(rewards, settings) for rewards in streams]
+    seen = {i: critic.values_in_sample(e) for i, e in enumerate(episodes)}
     unclipped = [returns.monte_carlo(rewards, settings) for rewards in streams]
     ahead = np.concatenate([rewards.end - np.arange(len(rewards)) for rewards in streams])
     out: dict[str, Any] = {

@@ -15,7 +15,7 @@ from dexpie_ros.critic.train import train_critic
 from dexpie_ros.demo.collection import Bar
 from dexpie_ros.demo.settings import DemoConfig, laboratory
 from dexpie_ros.episodes.episode import Episode
-from dexpie_ros.episodes.labels import Labels, read_labels, require_current, write_labels
+from dexpie_ros.episodes.labels import Labels, current_labels, write_labels
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.simulation.operator import longest_episode, with_role
 from dexpie_ros.training.loop import Progress
@@ -97,9 +97,7 @@ def label_episodes(critic: Critic, episodes: Sequence[Episode]) -> list[Labels]:
     found = []
     for episode in episodes:
         try:
-            item = read_labels(episode.path, TAG, critic.hash, len(episode))
-            require_current(episode, item)
-            found.append(item)
+            found.append(current_labels(episode, TAG, critic.hash))
         except ValueError:
             break
     if len(found) == len(episodes):

@@ -137,6 +137,13 @@ def read_labels(directory: str | Path, tag: str, critic: str = "", steps: int = 
     return labels
 
 
+def current_labels(episode: Episode, tag: str, critic: str) -> Labels:
+    """:func:`read_labels` of an episode, by this critic and of what people say of it now."""
+    labels = read_labels(episode.path, tag, critic, len(episode))
+    require_current(episode, labels)
+    return labels
+
+
 def label_tags(directory: str | Path) -> list[str]:
     """Tags with labels beside this episode."""
     return sorted(path.stem for path in (Path(directory) / "labels").glob("*.safetensors"))

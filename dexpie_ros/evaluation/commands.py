@@ -177,13 +177,11 @@ def _tell(what: str, episodes: Sequence[Episode]) -> None:
 def _report(options: argparse.Namespace) -> int:
     from dexpie_ros.critic.critic import Critic
     from dexpie_ros.critic.report import critic_report
-    from dexpie_ros.episodes.labels import read_labels, require_current
+    from dexpie_ros.episodes.labels import current_labels
 
     critic = Critic.load(options.critic)
     episodes = _read(options.episodes, critic.settings.align)
-    labels = [read_labels(e.path, options.tag, critic.hash, len(e)) for e in episodes]
-    for episode, item in zip(episodes, labels, strict=True):
-        require_current(episode, item)
+    labels = [current_labels(e, options.tag, critic.hash) for e in episodes]
     print(critic_report(critic, episodes, labels).text())
     return 0
 
