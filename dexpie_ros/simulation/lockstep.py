@@ -39,14 +39,21 @@ from dexpie_ros.simulation.streams import encode_jpeg, state_messages
 
 TRACKER_WORLD = "tracker_world"
 
+_WENT_WRONG = "went_wrong_step"
+"""Of an episode's statistics: what the operator remembers of it."""
 _DECLARED_STEPS = 6
 """Between a failure and the end of its episode: the operator declares it 0.2 s later."""
 
 
 def failed_step(directory: Path) -> int:
-    """When a recorded episode failed or was given up, which its end declares; -1: not recorded."""
+    """When a recorded episode went wrong: as the operator remembers it, else where it failed or was
+    given up, which its end declares; -1: not recorded.
+    """
     content = read_episode_file(directory)
-    return -1 if content is None else max(0, content.steps - _DECLARED_STEPS)
+    if content is None:
+        return -1
+    step = content.statistics.get(_WENT_WRONG)
+    return step if isinstance(step, int) else max(0, content.steps - _DECLARED_STEPS)
 
 
 @config
@@ -80,7 +87,7 @@ class Task:
     episode_id: str = ""
     policy_name: str = ""
     failed_step: int = -1
-    """Control step at which this start failed before, known to the operator on watch; -1: not seen."""
+    """Control step at which this start went wrong before, known to who watches; -1: not seen."""
     note: dict[str, Any] = field(default_factory=dict)
 
 
@@ -175,9 +182,10 @@ class _Run:
 
     def loop(self) -> Rollout:
         state = self._cell.reset(self._task.seed, self._task.stage)
-        self._operator.forget()
+        memory = self._operator.memory
+        memory.forget()
         if self._task.failed_step >= 0:
-            self._operator.remember(self._task.seed, self._task.failed_step)
+            memory.remember(self._task.seed, self._task.failed_step)
         self._operator.reset(state, self._task.seed)
         started, why = self._arbiter.start(self._task.kind)
         if not started:
@@ -236,7 +244,9 @@ class _Run:
     def _finish(self, state: CellState, step: ControlStep, output: OperatorOutput) -> Rollout:
         counts = self._arbiter.counts
         if self._writer is not None:
-            statistics = {"arbiter": self._arbiter.statistics()}
+            statistics: dict[str, Any] = {"arbiter": self._arbiter.statistics()}
+            if output.outcome == "failure":
+                statistics[_WENT_WRONG] = self._operator.memory.step(self._task.seed)
             self._writer.finish(output.outcome, output.cause, statistics)
         return Rollout(
             seed=self._task.seed,

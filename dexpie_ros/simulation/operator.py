@@ -22,6 +22,7 @@ from dexpie_ros.simulation.attention import Attention, AttentionConfig
 from dexpie_ros.simulation.cell import CellConfig, CellState
 from dexpie_ros.simulation.clearance import Clearance, ClearanceConfig, HandOutline
 from dexpie_ros.simulation.kinematics import matrix_of, rotation_matrix
+from dexpie_ros.simulation.memory import Memory
 from dexpie_ros.simulation.person import Body, BodyConfig
 from dexpie_ros.simulation.skills import Skill, make_skill
 from dexpie_ros.simulation.skills.base import Mover, StyleConfig, View
@@ -64,8 +65,8 @@ class OperatorConfig:
     correction_limit: float | None = None
     """s for the same, from a takeover on; None: the task's own limit."""
     forewarning: tuple[float, float] = (1.0, 2.2)
-    """s before the moment at which this very start failed the last time that it takes over, if it
-    saw that failure: what a watched redeployment is for."""
+    """s before the moment at which this very start went wrong the last time that it takes over, if
+    it saw that: what a watched redeployment is for. A drop went wrong where its grasp began."""
     align_time: tuple[float, float] = (0.1, 0.4)
     """s between deciding to take over and pressing the key, drawn per episode. The hand follows
     the robot's all the time, so little is left to align when it comes to it."""
@@ -117,15 +118,7 @@ class Operator:
         self._outline = HandOutline()
         self._sight = 1 + round(config.sight_delay / 0.04)
         self._skill: Skill | None = None
-        self._failures: dict[int, int] = {}
-
-    def remember(self, seed: int, step: int) -> None:
-        """The start of ``seed`` failed at control step ``step``; known to who watched it."""
-        self._failures[seed] = step
-
-    def forget(self) -> None:
-        """Nothing that was seen fail before is known any more."""
-        self._failures.clear()
+        self.memory = Memory(self._task.drops)
 
     def reset(self, state: CellState, seed: int) -> None:
         """A new episode begins at ``state``; ``seed`` decides all that is random in it."""
@@ -147,9 +140,9 @@ class Operator:
         self._wait = round(float(rng.uniform(*c.align_time)) / 0.04)
         self._alert_rng = np.random.default_rng([seed, 16])
         lead = float(rng.uniform(*c.forewarning))
-        failed = self._failures.get(seed)
-        self._warned = None if failed is None else failed - round(lead / 0.04)
-        self._seed = seed
+        went_wrong = self.memory.step(seed)
+        self._warned = None if went_wrong is None else went_wrong - round(lead / 0.04)
+        self.memory.begin(seed)
         self._pressed = 0
         self._ending: tuple[str, str] | None = None
         self._countdown = 0
@@ -299,6 +292,7 @@ class Operator:
     def _judge(self, state: CellState) -> tuple[str, str]:
         """Outcome and cause, at the step at which the key is pressed."""
         if self._ending is None:
+            self.memory.see(state)
             if state.success:
                 self._ending = ("success", "")
             elif state.failure:
@@ -308,7 +302,7 @@ class Operator:
             if self._ending is None:
                 return "", ""
             if self._ending[0] == "failure":
-                self.remember(self._seed, state.scene_tick)
+                self.memory.failed(self._ending[1], state.scene_tick)
             self._countdown = round(self.config.declare_delay / 0.04)
         self._countdown -= 1
         return self._ending if self._countdown == -1 else ("", "")

@@ -46,6 +46,8 @@ class Task(ABC):
     object_names: tuple[str, ...]
     handled: str
     """Body that the hand is to hold; disturbances act on it."""
+    drops: frozenset[str] = frozenset()
+    """Failures in which what was held fell out of the hand."""
     dwell = 5
     limit: float
     """s, within which a person says that it should be done."""

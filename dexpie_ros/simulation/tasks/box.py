@@ -65,6 +65,7 @@ class BoxTask(Task):
     stages = ("home", "knob_grasped", "lid_aside", "candy_grasped")
     object_names = ("candy", "lid", "box")
     handled = "candy"
+    drops = frozenset({"broke"})
     limit = 28.0
     thumb_torque = 2.2
     """N m: the thumb must not give way to two fingers, or the knob is squeezed out of the pinch."""
