@@ -49,20 +49,8 @@ class Aligned:
 
 def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
     """Align a bag. EpisodeError names file, topic and remedy where that cannot be done rightly."""
-    start_ns = recorded_start(bag.metadata, bag.path.parent)
-    if start_ns is None:
-        raise EpisodeError(
-            f"{bag.path}: neither a sound description in the bag nor an episode.json beside it: either "
-            "recorded by another program, and no episode, or episode.json must be restored from a backup"
-        )
-    missing = [t for t in (STEP, TCP, JOINTS, HAND) if not len(bag.messages.get(t, ()))]
-    if missing:
-        recorded = ", ".join(sorted(t for t, s in bag.messages.items() if len(s))) or "nothing"
-        raise EpisodeError(
-            f"{bag.path}: no messages on {', '.join(missing)} (recorded: {recorded}); "
-            "without them there are no control steps to align, so discard the episode"
-            + "".join(f"; {problem}" for problem in bag.problems[:3])
-        )
+    start_ns = _start(bag)
+    _require_streams(bag)
     problems = list(bag.problems)
     steps = streams.read_steps(bag, STEP, start_ns)
     grid = _Grid(steps, settings, bag.path, problems)
@@ -94,14 +82,6 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
     late_steps = int(np.count_nonzero(onto.flags & ~grid.missing))
     if late_steps:
         problems.append(f"{bag.path}: {late_steps} of {len(grid.times)} steps out of tolerance")
-    # What is said of the first step may be logged a moment before it.
-    events = [
-        (at, text)
-        for topic in EVENTS
-        if topic in bag.messages
-        for logged, text in streams.read_texts(bag, topic)
-        if (at := _event_time(logged, text)) >= start_ns - STEP_NS
-    ]
     command, proposal, human = (
         np.where(grid.missing[:, None], np.nan, rows[grid.row])
         for rows in (steps.command, steps.proposal, steps.human)
@@ -129,11 +109,46 @@ def align_bag(bag: BagReader, settings: AlignConfig) -> Aligned:
     return Aligned(
         arrays=arrays,
         object_names=names,
-        events=tuple(sorted(events)),
+        events=_events(bag, start_ns),
         cameras=cameras,
         partial=grid.cut or not bag.indexed or bool(bag.problems),
         problems=tuple(problems),
         align=settings,
+    )
+
+
+def _start(bag: BagReader) -> int:
+    start_ns = recorded_start(bag.metadata, bag.path.parent)
+    if start_ns is None:
+        raise EpisodeError(
+            f"{bag.path}: neither a sound description in the bag nor an episode.json beside it: either "
+            "recorded by another program, and no episode, or episode.json must be restored from a backup"
+        )
+    return start_ns
+
+
+def _require_streams(bag: BagReader) -> None:
+    missing = [t for t in (STEP, TCP, JOINTS, HAND) if not len(bag.messages.get(t, ()))]
+    if missing:
+        recorded = ", ".join(sorted(t for t, s in bag.messages.items() if len(s))) or "nothing"
+        raise EpisodeError(
+            f"{bag.path}: no messages on {', '.join(missing)} (recorded: {recorded}); "
+            "without them there are no control steps to align, so discard the episode"
+            + "".join(f"; {problem}" for problem in bag.problems[:3])
+        )
+
+
+def _events(bag: BagReader, start_ns: int) -> tuple[tuple[int, str], ...]:
+    """What was said during the episode, in order."""
+    # What is said of the first step may be logged a moment before it.
+    return tuple(
+        sorted(
+            (at, text)
+            for topic in EVENTS
+            if topic in bag.messages
+            for logged, text in streams.read_texts(bag, topic)
+            if (at := _event_time(logged, text)) >= start_ns - STEP_NS
+        )
     )
 
 

@@ -13,6 +13,7 @@ from dexpie_ros.policy.departure import Departure, Terms
 from dexpie_ros.policy.diffusion import Diffusion, Draws, masked_loss, prefix_mask
 from dexpie_ros.policy.encoders import Encoder
 from dexpie_ros.policy.fast import FastUNet, fold_encoder
+from dexpie_ros.policy.guidance import Guidance
 from dexpie_ros.policy.mlp import MLPDenoiser
 from dexpie_ros.policy.settings import InferenceSettings, PolicyConfig
 from dexpie_ros.policy.unet import UNetDenoiser
@@ -120,45 +121,40 @@ class Actor(nn.Module):
         """Normalised chunks (B, H, 15) for features (B, F), from ``noise`` (B, H, 15).
 
         ``prefix`` (B, H, 15) counts where ``mask`` (B, H) is 1; ``fresh`` (steps, B, H, 15) noise
-        makes it DDPM. Guidance:
-        ``eps_null + beta (eps_I - eps_null)``, both branches in one batch. All that depends on the
-        step but not on the chunk is computed before the first step.
+        makes it DDPM. All that depends on the step but not on the chunk is computed before the
+        first step.
         """
-        batch = len(noise)
         asked = mask
         if self.config.prefix.kind == "bent":
             mask = torch.zeros_like(mask)
+        guidance = Guidance.of(self.config.optimality.kind, settings.beta)
         fast = self._fast[0] if self._fast is not None else None
         denoiser = fast or self.denoiser
-        guided = self.config.optimality.kind != "none" and settings.beta not in (0.0, 1.0)
-        copies = 2 if guided else 1
-        withheld = torch.zeros(copies * batch, dtype=torch.bool, device=noise.device)
-        if guided or settings.beta == 0.0 or self.config.optimality.kind == "none":
-            withheld[:batch] = True
-        wanted = torch.full((copies * batch,), settings.optimality, device=noise.device)
         steps = self.diffusion.plan(settings.steps)[0].to(noise.device)
+        withheld = guidance.withheld(len(noise), noise.device)
+        wanted = torch.full(withheld.shape, settings.optimality, device=noise.device)
         conditions = self.conditioner.all_steps(
-            steps, features.repeat(copies, 1), wanted, withheld
+            steps, guidance.repeat(features), wanted, withheld
         )  # fmt: skip
         rows = denoiser.modulations(conditions.flatten(0, 1))
-        by_step = list(zip(*(row.split(copies * batch) for row in rows), strict=True))
-        prefix_rows, mask_rows = prefix.repeat(copies, 1, 1), mask.repeat(copies, 1)
+        by_step = list(zip(*(row.split(len(withheld)) for row in rows), strict=True))
+        prefix_rows, mask_rows = guidance.repeat(prefix), guidance.repeat(mask)
         local = denoiser.local(prefix_rows, mask_rows)
-        departure = self._departure(prefix_rows, mask_rows)
-        terms: list[Terms] = []
-        if departure is not None:
-            levels = zip(*self.diffusion.levels(steps), strict=True)
-            terms = [departure.at(signal, spread) for signal, spread in levels]
+        departures = self._departures(prefix_rows, mask_rows, steps)
 
         def predict(x: Tensor, index: int) -> Tensor:
-            noisy = x.repeat(copies, 1, 1)
+            noisy = guidance.repeat(x)
             out = denoiser.denoise(noisy, local, list(by_step[index]))
-            if terms:
-                out = terms[index](out, noisy)
-            if not guided:
-                return out
-            null, conditional = out.chunk(2)
-            return null + settings.beta * (conditional - null)
+            if departures:
+                out = departures[index](out, noisy)
+            return guidance.join(out)
 
         chunk = self.diffusion.sample(predict, noise, prefix, mask, settings.steps, fresh)
         return bent(chunk, prefix, asked, self.config.prefix.bend) if asked is not mask else chunk
+
+    def _departures(self, prefix: Tensor, mask: Tensor, steps: Tensor) -> list[Terms]:
+        departure = self._departure(prefix, mask)
+        if departure is None:
+            return []
+        levels = zip(*self.diffusion.levels(steps), strict=True)
+        return [departure.at(signal, spread) for signal, spread in levels]

@@ -263,26 +263,24 @@ def differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> lis
 
     Pairs without a training seed in common are left out: an unfinished run has some.
     """
-    pairs: list[tuple[ArmResult, ArmResult]] = []
     variants = [v.name for v in settings.variants]
-    for r in results:
-        for b in results:
-            if b.cell != r.cell:
-                continue
-            if b.variant == r.variant and b.arm == r.arm:
-                if b.round == r.round - 1:
-                    pairs.append((r, b))
-            elif b.variant == r.variant and b.arm in REFERENCES:
-                if b.round != r.round and b.arm != "bc":
-                    continue
-                turn = REFERENCES.index(r.arm) if r.arm in REFERENCES else len(REFERENCES)
-                if REFERENCES.index(b.arm) < turn:
-                    pairs.append((r, b))
-            elif (b.arm, b.round) == (r.arm, r.round) and variants.index(
-                r.variant
-            ) < variants.index(b.variant):
-                pairs.append((r, b))
+    pairs = [(r, b) for r in results for b in results if _is_reference(b, r, variants)]
     return [difference(r, b) for r, b in pairs if set(r.seeds) & set(b.seeds)]
+
+
+def _is_reference(b: ArmResult, r: ArmResult, variants: Sequence[str]) -> bool:
+    """Whether ``r`` is compared with ``b``."""
+    if b.cell != r.cell:
+        return False
+    if b.variant != r.variant:  # the same arm on other data
+        same = (b.arm, b.round) == (r.arm, r.round)
+        return same and variants.index(r.variant) < variants.index(b.variant)
+    if b.arm == r.arm:
+        return b.round == r.round - 1
+    if b.arm not in REFERENCES or (b.round != r.round and b.arm != "bc"):
+        return False
+    turn = REFERENCES.index(r.arm) if r.arm in REFERENCES else len(REFERENCES)
+    return REFERENCES.index(b.arm) < turn
 
 
 def is_claim(settings: ExperimentConfig, first: str, second: str) -> bool:
