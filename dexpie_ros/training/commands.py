@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,11 @@ from dexpie_ros.command_line import add_set
 from dexpie_ros.episodes.filtering import add_align
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from dexpie_ros.episodes.align import AlignConfig
+    from dexpie_ros.episodes.collection import Collection
+    from dexpie_ros.episodes.episode import Episode
     from dexpie_ros.training.train import ActorConfig
 
 RECIPES = ("bc", "hg_dagger", "hg_fast", "recap", "dexhil", "dexpie")
@@ -51,24 +57,54 @@ def add_actor(actions: Any) -> None:
 def _train_actor(options: argparse.Namespace) -> int:
     from rich.progress import Progress, TextColumn
 
-    from dexpie_ros.episodes.cache import Cache, CacheConfig
     from dexpie_ros.episodes.collection import Collection
     from dexpie_ros.episodes.labels import read_labels
-    from dexpie_ros.policy.observation import ObservationSpec
     from dexpie_ros.training.loop import Progress as Step
-    from dexpie_ros.training.train import ActorConfig, actor_preset, train_actor
+    from dexpie_ros.training.train import train_actor
 
     collection = Collection(options.episodes).for_training("actor")
     if options.recipe in NEEDS_LABELS and not options.labels:
         raise configs.ConfigError(
             f"recipe {options.recipe} needs labels: run `dexpie label`, then give --labels TAG"
         )
-    where = str(options.config or "actor settings")
-    chosen = _on_top(configs.to_dict(actor_preset(options.preset)), options)["align"]
-    align = configs.from_dict(CacheConfig, {"align": chosen}, where).align
+    align = _align(options)
     episodes = collection.read(align)
     if not episodes:
         raise configs.ConfigError(f"{options.episodes}: no finished episodes to train on")
+    settings = _settings(options, episodes)
+    labels = None
+    if options.labels:
+        labels = {e.id: read_labels(e.path, options.labels, steps=len(e)) for e in episodes}
+    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}")) as bars:
+        if settings.policy.observation.images:
+            episodes = _with_pictures(options, settings, collection, align, bars)
+        task = bars.add_task(f"actor, {options.recipe}", total=None, loss="")
+
+        def report(step: Step) -> None:
+            shown = f"loss {step.loss:.4f}, {step.samples_per_s:.0f} samples/s"
+            bars.update(task, completed=step.step, total=step.total, loss=shown)
+
+        def encoding(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total, loss="pictures through the encoder")
+
+        policy = train_actor(settings, episodes, labels, options.output, report, encoding)
+    print(f"policy: {policy}")
+    return 0
+
+
+def _align(options: argparse.Namespace) -> AlignConfig:
+    """How bags are put on the control steps, which must be known before episodes can be read."""
+    from dexpie_ros.episodes.cache import CacheConfig
+
+    chosen = _on_top(configs.to_dict(_preset(options)), options)["align"]
+    return configs.from_dict(CacheConfig, {"align": chosen}, _where(options)).align
+
+
+def _settings(options: argparse.Namespace, episodes: Sequence[Episode]) -> ActorConfig:
+    """The preset for what ``episodes`` hold, under what was asked for."""
+    from dexpie_ros.policy.observation import ObservationSpec
+    from dexpie_ros.training.train import ActorConfig, actor_preset
+
     names = tuple(sorted({name for e in episodes for name in e.object_names}))
     spec = None
     if options.preset == "cpu" and names:
@@ -83,34 +119,35 @@ def _train_actor(options: argparse.Namespace) -> int:
             "look at: --set policy.observation.images=[...]"
         )
     values = _on_top(configs.to_dict(actor_preset(options.preset, options.recipe, spec)), options)
-    settings = configs.from_dict(ActorConfig, values, where)
+    settings = configs.from_dict(ActorConfig, values, _where(options))
     _refuse_idle(settings, options)
-    labels = None
-    if options.labels:
-        labels = {e.id: read_labels(e.path, options.labels, steps=len(e)) for e in episodes}
-    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}")) as bars:
-        cameras, size = settings.policy.observation.images, settings.policy.encoder.image_size
-        if cameras:
-            reading = bars.add_task("pictures into the cache", total=None, loss="")
-            root = options.cache or options.episodes.absolute().parent / "cache"
-            kept = CacheConfig(align=align, cameras=cameras, image_size=size)
-            episodes = Cache(root, kept).episodes(
-                collection,
-                lambda done, total, text: bars.update(reading, completed=done, total=total),
-            )
-            bars.remove_task(reading)
-        task = bars.add_task(f"actor, {options.recipe}", total=None, loss="")
+    return settings
 
-        def report(step: Step) -> None:
-            shown = f"loss {step.loss:.4f}, {step.samples_per_s:.0f} samples/s"
-            bars.update(task, completed=step.step, total=step.total, loss=shown)
 
-        def encoding(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total, loss="pictures through the encoder")
+def _with_pictures(
+    options: argparse.Namespace,
+    settings: ActorConfig,
+    collection: Collection,
+    align: AlignConfig,
+    bars: Progress,
+) -> list[Episode]:
+    """The episodes once more, with pictures from the cache, which is filled first."""
+    from dexpie_ros.episodes.cache import Cache, CacheConfig
 
-        policy = train_actor(settings, episodes, labels, options.output, report, encoding)
-    print(f"policy: {policy}")
-    return 0
+    cameras, size = settings.policy.observation.images, settings.policy.encoder.image_size
+    reading = bars.add_task("pictures into the cache", total=None, loss="")
+    root = options.cache or options.episodes.absolute().parent / "cache"
+    kept = CacheConfig(align=align, cameras=cameras, image_size=size)
+    episodes = Cache(root, kept).episodes(
+        collection, lambda done, total, text: bars.update(reading, completed=done, total=total)
+    )
+    bars.remove_task(reading)
+    return episodes
+
+
+def _where(options: argparse.Namespace) -> str:
+    """Stands in messages for where settings come from."""
+    return str(options.config or "actor settings")
 
 
 def _refuse_idle(settings: ActorConfig, options: argparse.Namespace) -> None:
