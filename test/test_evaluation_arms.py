@@ -17,7 +17,7 @@ from dexpie_ros.evaluation.experiments.jobs import (
     LABELS,
     PREPARE,
     Job,
-    _labels,
+    _after,
     _Queue,
     all_jobs,
 )
@@ -42,6 +42,7 @@ from dexpie_ros.evaluation.experiments.settings import (
     laboratory,
     ladder,
     longest_steps,
+    staged_against_standard,
 )
 from dexpie_ros.training.sampling import SourceWeights
 
@@ -195,7 +196,7 @@ def test_rounds_have_seeds_of_their_own_and_wait_for_the_improved_policy() -> No
         "B-retry/main/seed-000/round-2 dexpie",
     ]
     best = Job(one, LABELS + "best")
-    queue = _Queue(list(jobs), labels=_labels(config))
+    queue = _Queue(list(jobs), after=_after(config))
     assert queue.take() == Job(one, PREPARE) and queue.take() is None
     queue.done.add(Job(one, PREPARE))
     assert [queue.take(), queue.take(), queue.take()] == [best, Job(one, "bc"), None]
@@ -204,7 +205,7 @@ def test_rounds_have_seeds_of_their_own_and_wait_for_the_improved_policy() -> No
     queue.done.add(Job(one, "dexpie"))
     assert queue.take() == Job(two, PREPARE)
     # without the policy there is no second round, without the other arm there is
-    queue = _Queue(list(jobs), labels=_labels(config))
+    queue = _Queue(list(jobs), after=_after(config))
     queue.drop(Job(one, "bc"))
     assert queue.waiting == jobs
     queue.drop(Job(one, "dexpie"))
@@ -221,10 +222,23 @@ def test_labels_of_one_critic_wait_for_it_and_each_other_critic_is_a_job_of_its_
     n12, whole = config.method("dexpie_n12").tag, config.method("dexpie_whole").tag
     assert list(tags) == ["best", "paper", n12, whole] and n12 != whole
     assert [tags[t] for t in tags] == ["best", "paper", "best", whole]
-    needs = _Queue(jobs, labels=_labels(config)).needs
+    needs = _Queue(jobs, after=_after(config)).needs
     assert [needs(job).arm for job in jobs] == [PREPARE, PREPARE, LABELS + "best", PREPARE]
     assert needs(Job(unit, "dexpie_n12")).arm == LABELS + n12
     assert needs(Job(unit, "dexhil")).arm == PREPARE
+
+
+def test_what_is_collected_like_another_waits_for_it() -> None:
+    config = staged_against_standard(seeds=1)
+    staged, standard, driven = config.units()
+    needs = _Queue(all_jobs(config), after=_after(config)).needs
+    assert needs(Job(driven, PREPARE)) == Job(staged, PREPARE)
+    assert needs(Job(standard, PREPARE)) is None and needs(Job(staged, PREPARE)) is None
+    assert needs(Job(driven, "bc")) == Job(driven, PREPARE)
+    with pytest.raises(ConfigError, match=r"variants.one.driven_like: 'two'; expected"):
+        ladder(variants=[{"name": "one", "driven_like": "two"}, {"name": "two"}])
+    with pytest.raises(ConfigError, match="and one round"):
+        ladder(variants=[{"name": "one"}, {"name": "two", "driven_like": "one"}], rounds=2)
 
 
 def test_a_config_survives_the_disk() -> None:

@@ -85,7 +85,8 @@ def test_collection_differs_as_the_ablation_says_and_evaluation_does_not() -> No
     assert laboratory(config, two, "collection").inference_delay_steps == 4
     assert laboratory(config, one, "evaluation") == laboratory(config, two, "evaluation")
     staged = experiments.staged_against_standard(seeds=1)
-    assert [v.collection for v in staged.variants] == ["staged", "standard"]
+    assert [v.collection for v in staged.variants] == ["staged", "standard", "standard"]
+    assert [v.driven_like for v in staged.variants] == ["", "", "staged"]
     assert {u.task for u in staged.units()} == {"C"}
 
 

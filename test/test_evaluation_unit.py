@@ -70,7 +70,7 @@ def test_every_way_to_collect(tmp_path: Path) -> None:
             for arm in config.arms_of(unit):
                 run.evaluate(arm)
         found = load_found(config, tmp_path / name)
-        assert found.missing == () and len(found.results) == 2 * 3
+        assert found.missing == () and len(found.results) == len(config.variants) * 3
         assert gains(config, found.results) == {}, "their figures are of tasks B and C"
     # an untrained policy fails: staged restores its first start, standard watches two starts
     for variant in ("async/A-retry/async", "async/A-retry/sync", "staged/A-retry/staged"):
@@ -79,6 +79,19 @@ def test_every_way_to_collect(tmp_path: Path) -> None:
     second = f"{DEPLOYMENTS + 1:09d}"
     got = [i for i in ids(tmp_path / "staged/A-retry/standard") if not i.startswith("demo")]
     assert got == [f"correction-{start}", f"correction-{second}"]
+    driven = {
+        name: [
+            unit_module._human_steps(e.path)
+            for e in episodes(tmp_path / "staged/A-retry" / name)
+            if e.info.kind != "demonstration"
+        ]
+        for name in ("staged", "standard", "standard_driven")
+    }
+    assert sum(driven["standard"]) > sum(driven["staged"]) > 0
+    # the same episodes as always watched, until one reaches as much as staged drove
+    so_far = np.cumsum(driven["standard"])
+    n = int(np.searchsorted(so_far, sum(driven["staged"]))) + 1
+    assert driven["standard_driven"] == driven["standard"][: min(n, 2)]
     # the same policy on the same start, but it stood still for every inference
     one, two = (
         next(e for e in episodes(tmp_path / "async/A-retry" / v) if e.info.kind == "deployment")

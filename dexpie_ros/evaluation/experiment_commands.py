@@ -37,7 +37,7 @@ EXPERIMENTS = {
 COST = (
     "On two cores the ladder takes about an hour for each seed of three tasks in one regime at 100 "
     "trials, so that without options, 12 seeds of both regimes at 200, it takes more than a day; "
-    "async takes ten minutes a seed, staged fifteen (docs/results.md). Ctrl-C keeps all jobs that "
+    "async takes ten minutes a seed, staged twenty (docs/results.md). Ctrl-C keeps all jobs that "
     "are finished; the same command, or one with more seeds, trials or tasks, goes on from there."
 )
 

@@ -71,7 +71,7 @@ def differing(
 ) -> list[str]:
     """Settings that make ``now`` another experiment than ``before`` (both plain values).
 
-    More or fewer seeds, trials, tasks, regimes and rounds do not, nor do more arms.
+    More or fewer seeds, trials, tasks, regimes and rounds do not, nor do more arms and variants.
 
     Raises:
         ConfigError: ``before`` holds no settings of an experiment; it names ``where`` they stood.
@@ -79,16 +79,16 @@ def differing(
     # A setting that did not exist when the folder was begun had its default, also one of an arm.
     then = configs.to_dict(configs.from_dict(ExperimentConfig, before, where))
     other = [key for key in now if key not in _GROWING and then[key] != now[key]]
-    if "variants" in other and _more_arms(then["variants"], now["variants"]):
+    if "variants" in other and _grown(then["variants"], now["variants"]):
         other.remove("variants")
     if "arms" in other and {**now["arms"], **then["arms"]} == now["arms"]:
         other.remove("arms")
     return other
 
 
-def _more_arms(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
-    """Whether the variants are the same but for arms that were added."""
-    return len(before) == len(now) and all(
+def _grown(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
+    """Whether the variants are the same but for arms, and variants behind them, that were added."""
+    return len(before) <= len(now) and all(
         {**old, "arms": ()} == {**new, "arms": ()} and set(old["arms"]) <= set(new["arms"])
-        for old, new in zip(before, now, strict=True)
+        for old, new in zip(before, now, strict=False)
     )

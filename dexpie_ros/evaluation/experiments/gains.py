@@ -95,7 +95,10 @@ GAINS: dict[str, tuple[tuple[str, Find], ...]] = {
         ("gain_dexpie_paper_bc", _between("dexpie_paper", "bc")),
     ),
     "async": (("async_gain_B", _of_task("B", "async", "sync")),),
-    "staged": (("staged_gain_C", _of_task("C", "staged", "standard")),),
+    "staged": (
+        ("staged_gain_C", _of_task("C", "staged", "standard")),
+        ("staged_gain_C_driven", _of_task("C", "staged", "standard_driven")),
+    ),
 }
 """Figures with a target or a claim, by experiment, in shares of success (0.37 are 37 points)."""
 

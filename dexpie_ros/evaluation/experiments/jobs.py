@@ -67,15 +67,18 @@ class _Queue:
     done: set[Job] = field(default_factory=set)
     failed: list[Job] = field(default_factory=list)
     improver: str = "dexpie"
-    labels: dict[Job, Job] = field(default_factory=dict)
-    """The labels that an arm needs, and those whose critic others use."""
+    after: dict[Job, Job] = field(default_factory=dict)
+    """The labels that an arm needs, those whose critic others use, and the data that tell another
+    variant how long to collect."""
 
     def needs(self, job: Job) -> Job | None:
         """What must be done before: a unit's preparation, which its labels need as well; an arm's
         labels; the policy that a later round deploys.
         """
+        if job in self.after:
+            return self.after[job]
         if job.arm != PREPARE:
-            return self.labels.get(job, Job(job.unit, PREPARE))
+            return Job(job.unit, PREPARE)
         if job.unit.round == 1:
             return None
         return Job(replace(job.unit, round=job.unit.round - 1), self.improver)
@@ -134,7 +137,7 @@ def _run(
     jobs = all_jobs(settings)
     over = _finished(settings, jobs, folder)
     waiting = [job for job in jobs if job not in over]
-    queue = _Queue(waiting, over, improver=settings.improver, labels=_labels(settings))
+    queue = _Queue(waiting, over, improver=settings.improver, after=_after(settings))
     count = workers or os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
     running: dict[BaseProcess, Job] = {}
@@ -190,10 +193,15 @@ def all_jobs(settings: ExperimentConfig) -> list[Job]:
     return out
 
 
-def _labels(settings: ExperimentConfig) -> dict[Job, Job]:
-    """What each arm with a condition needs: its labels; and labels: those that bring their critic."""
+def _after(settings: ExperimentConfig) -> dict[Job, Job]:
+    """What each arm with a condition needs: its labels; labels: those that bring their critic; data
+    of as much driving as others: those others.
+    """
     out: dict[Job, Job] = {}
     for unit in settings.units():
+        like = settings.variant(unit.variant).driven_like
+        if like:
+            out[Job(unit, PREPARE)] = Job(replace(unit, variant=like), PREPARE)
         first: dict[str, Job] = {}
         for tag, critic in settings.tags_of(unit).items():
             job = Job(unit, LABELS + tag)

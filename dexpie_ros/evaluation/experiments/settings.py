@@ -71,6 +71,9 @@ class Variant:
     """staged: alone first; a failed start is restored and watched. standard (DAgger): always
     watched, corrected whenever the operator thinks it must, next start."""
     inference: Literal["async", "sync"] = "async"
+    driven_like: str = ""
+    """An earlier variant: the collection ends with the episode in which the operator has driven for
+    as long as there, if that comes before the number of episodes."""
     arms: tuple[str, ...] = tuple(ARMS)
 
     def __post_init__(self) -> None:
@@ -126,7 +129,13 @@ class ExperimentConfig:
                 f"first_start: {self.trials} trials from {self.first_start} on run into the starts "
                 f"that count ({EVALUATIONS} on); begin lower"
             )
-        for variant in self.variants:
+        for index, variant in enumerate(self.variants):
+            earlier = [v.name for v in self.variants[:index]]
+            if variant.driven_like and (variant.driven_like not in earlier or self.rounds > 1):
+                raise ValueError(
+                    f"variants.{variant.name}.driven_like: {variant.driven_like!r}; expected the name "
+                    "of a variant before it, and one round"
+                )
             if self.rounds > 1 and self.improver not in (*variant.arms, *self.arms):
                 raise ValueError(
                     f"rounds: later ones deploy the policy of arm {self.improver}, which variant "
@@ -264,11 +273,19 @@ def async_against_sync(**changes: object) -> ExperimentConfig:
 
 
 def staged_against_standard(**changes: object) -> ExperimentConfig:
-    """Staged against standard DAgger, the same number of episodes (paper, figure 8)."""
+    """Staged against standard DAgger (paper, figure 8): the same number of episodes, and, with fewer
+    of them, the same time that the operator drives.
+    """
     arms = ["bc", "dexpie", "dexpie_paper"]
     variants = [
         {"name": "staged", "arms": arms},
         {"name": "standard", "collection": "standard", "arms": arms},
+        {
+            "name": "standard_driven",
+            "collection": "standard",
+            "driven_like": "staged",
+            "arms": arms,
+        },
     ]
     values = {"name": "staged", "tasks": ["C"], "variants": variants, **changes}
     return from_dict(ExperimentConfig, values, "experiment staged")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ class UnitRun:
         wanted = self.setup.trajectories
         policy: Policy | None = None
         runner: LockstepRunner | None = None
-        recorded = 0
+        recorded, driven, enough = 0, 0, self._driving_wanted()
         deployed, name = self.folder / "arms" / "bc", "bc"
         if self.unit.round > 1:
             improver = self.settings.improver
@@ -154,7 +155,7 @@ class UnitRun:
                 seed = first + k
                 failed, succeeded = -1, False
                 for kind in self._kinds():
-                    if recorded == wanted or succeeded:
+                    if recorded == wanted or driven >= enough or succeeded:
                         break
                     task = Task(
                         kind, seed, pair_id=f"pair-{seed:09d}", policy_name=name,
@@ -169,12 +170,22 @@ class UnitRun:
                             runner = LockstepRunner(lab, policy)
                         info = self._record(runner, task)
                     recorded += 1
+                    driven += _human_steps(self.folder / "episodes" / task.episode_id)
                     succeeded = info.outcome == "success"
                     if not succeeded:
                         failed = failed_step(self.folder / "episodes" / task.episode_id)
         finally:
             if runner is not None:
                 runner.close()
+
+    def _driving_wanted(self) -> float:
+        """Steps after which the operator has driven enough."""
+        like = self.settings.variant(self.unit.variant).driven_like
+        if not like:
+            return math.inf
+        other = self.folder.parents[1] / like / self.folder.name / "episodes"
+        later = [p for p in other.iterdir() if not p.name.startswith("demonstration")]
+        return sum(_human_steps(path) for path in later)
 
     def _kinds(self) -> tuple[Any, ...]:
         staged = self.settings.variant(self.unit.variant).collection == "staged"
@@ -242,6 +253,12 @@ class UnitRun:
         """Later rounds judge the earlier ones' episodes anew, beside the labels that they have."""
         later = f"-round-{self.unit.round}" if self.unit.round > 1 else ""
         return self.settings.method(arm).tag + later
+
+
+def _human_steps(episode: Path) -> int:
+    """Control steps that the operator decided; 0 of an episode that is not there."""
+    content = read_episode_file(episode)
+    return 0 if content is None else int(content.statistics["arbiter"]["human_steps"])
 
 
 def save_rollouts(path: Path, policy_id: str, rollouts: Sequence[Rollout]) -> None:
