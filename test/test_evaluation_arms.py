@@ -233,7 +233,8 @@ def test_what_is_collected_like_another_waits_for_it() -> None:
     staged, standard, driven = config.units()
     needs = _Queue(all_jobs(config), after=_after(config)).needs
     assert needs(Job(driven, PREPARE)) == Job(staged, PREPARE)
-    assert needs(Job(standard, PREPARE)) is None and needs(Job(staged, PREPARE)) is None
+    assert needs(Job(standard, PREPARE)) == Job(staged, PREPARE), "whose BC it deploys"
+    assert needs(Job(staged, PREPARE)) is None
     assert needs(Job(driven, "bc")) == Job(driven, PREPARE)
     with pytest.raises(ConfigError, match=r"variants.one.driven_like: 'two'; expected"):
         ladder(variants=[{"name": "one", "driven_like": "two"}, {"name": "two"}])

@@ -61,8 +61,9 @@ def test_every_way_to_collect(tmp_path: Path) -> None:
     start = f"{DEPLOYMENTS:09d}"
     for make, name in ((async_against_sync, "async"), (staged_against_standard, "staged")):
         config = make(**TINY)
+        said: list[str] = []
         for unit in config.units():
-            run = UnitRun(config, unit, tmp_path / name, lambda text: None)
+            run = UnitRun(config, unit, tmp_path / name, said.append)
             run.prepare()
             # the operator is told when it failed, which is declared 0.2 s and a tick later
             for e in episodes(run.folder):
@@ -72,6 +73,13 @@ def test_every_way_to_collect(tmp_path: Path) -> None:
         found = load_found(config, tmp_path / name)
         assert found.missing == () and len(found.results) == len(config.variants) * 3
         assert gains(config, found.results) == {}, "their figures are of tasks B and C"
+        # the same BC is deployed, so it is made once; nothing but labels is of one variant alone
+        assert (said.count("train bc"), said.count("2 demonstrations")) == (1, 1)
+        one, *others = (tmp_path / name / u.folder for u in config.units())
+        for other in others:
+            for path in (*one.glob("episodes/demonstration-*/*.mcap"), one / "arms/bc/run.yaml"):
+                assert (other / path.relative_to(one)).read_bytes() == path.read_bytes()
+            assert not list(other.glob(".copying"))
     # an untrained policy fails: staged restores its first start, standard watches two starts
     for variant in ("async/A-retry/async", "async/A-retry/sync", "staged/A-retry/staged"):
         got = [i for i in ids(tmp_path / variant) if not i.startswith("demo")]

@@ -23,6 +23,7 @@ import torch
 from dexpie_ros.evaluation.experiments.folder import LOCK, alone, claim
 from dexpie_ros.evaluation.experiments.methods import check_arms
 from dexpie_ros.evaluation.experiments.settings import ExperimentConfig, Unit
+from dexpie_ros.evaluation.experiments.sharing import first_variant
 from dexpie_ros.evaluation.experiments.unit import UnitRun, judged
 
 PREPARE = ""
@@ -68,8 +69,8 @@ class _Queue:
     failed: list[Job] = field(default_factory=list)
     improver: str = "dexpie"
     after: dict[Job, Job] = field(default_factory=dict)
-    """The labels that an arm needs, those whose critic others use, and the data that tell another
-    variant how long to collect."""
+    """The labels that an arm needs, those whose critic others use, and the variant that another one
+    begins from."""
 
     def needs(self, job: Job) -> Job | None:
         """What must be done before: a unit's preparation, which its labels need as well; an arm's
@@ -194,14 +195,15 @@ def all_jobs(settings: ExperimentConfig) -> list[Job]:
 
 
 def _after(settings: ExperimentConfig) -> dict[Job, Job]:
-    """What each arm with a condition needs: its labels; labels: those that bring their critic; data
-    of as much driving as others: those others.
+    """What each arm with a condition needs: its labels; labels: those that bring their critic; a
+    variant's data: those it is collected like, or else the first variant's, whose BC it deploys.
     """
     out: dict[Job, Job] = {}
     for unit in settings.units():
         like = settings.variant(unit.variant).driven_like
-        if like:
-            out[Job(unit, PREPARE)] = Job(replace(unit, variant=like), PREPARE)
+        before = replace(unit, variant=like) if like else first_variant(settings, unit)
+        if unit.round == 1 and before != unit:
+            out[Job(unit, PREPARE)] = Job(before, PREPARE)
         first: dict[str, Job] = {}
         for tag, critic in settings.tags_of(unit).items():
             job = Job(unit, LABELS + tag)

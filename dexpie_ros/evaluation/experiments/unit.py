@@ -42,6 +42,7 @@ from dexpie_ros.evaluation.experiments.settings import (
     evaluation_of,
     laboratory,
 )
+from dexpie_ros.evaluation.experiments.sharing import copy_beginning, first_variant
 from dexpie_ros.policy.policy import Policy, saved_id
 from dexpie_ros.simulation.lockstep import LockstepRunner, Rollout, Task, failed_step
 from dexpie_ros.training.train import train_actor
@@ -56,7 +57,7 @@ class UnitRun:
 
     def __init__(self, settings: ExperimentConfig, unit: Unit, root: Path, say: Say) -> None:
         self.settings, self.unit, self.say = settings, unit, say
-        self.folder = root / unit.folder
+        self.root, self.folder = root, root / unit.folder
         rounds = (dataclasses.replace(unit, round=r) for r in range(1, unit.round + 1))
         self._rounds = [root / r.folder for r in rounds]
         self.setup = settings.setup(unit)
@@ -71,6 +72,9 @@ class UnitRun:
     def collect(self) -> None:
         """Demonstrations, BC, its deployment."""
         if self.unit.round == 1:
+            first = first_variant(self.settings, self.unit)
+            if first != self.unit:
+                copy_beginning(self.root / first.folder, self.folder)
             self._demonstrate()
             self.train("bc")
         self._deploy()
@@ -183,7 +187,7 @@ class UnitRun:
         like = self.settings.variant(self.unit.variant).driven_like
         if not like:
             return math.inf
-        other = self.folder.parents[1] / like / self.folder.name / "episodes"
+        other = self.root / dataclasses.replace(self.unit, variant=like).folder / "episodes"
         later = [p for p in other.iterdir() if not p.name.startswith("demonstration")]
         return sum(_human_steps(path) for path in later)
 
