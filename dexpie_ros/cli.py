@@ -204,7 +204,7 @@ def _add_evaluate(groups: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--first-start", "--first-seed", dest="first_seed", type=int, default=None, metavar="SEED",
-        help="seed of the first start, the others follow; default: 900000000, held out",
+        help="seed of the first start, the others follow; default: 900000, held out",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--output", type=Path, default=None, help="write the rollouts as JSON")

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 LEVELS = ("ok", "WARN", "ERROR", "stale")
 COLOURS = ("green", "yellow", "red", "magenta")
-SHOWN = ("_p99_ms", "missed", "stalls", "inferences", "skipped", "recorded", "interventions")
+SHOWN = (
+    "_p99_ms", "_p99_steps", "missed", "stalls", "inferences", "lost_chunks", "skipped", "recorded",
+    "interventions",
+)  # fmt: skip
 """Endings of the figures that are shown; all of them are on /diagnostics."""
 SILENT_S = 3.0
 DISCOVERY_S = 5.0

@@ -108,7 +108,7 @@ class ResNet(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """Four convolutions and a spatial softmax: where things are, in 62 k parameters.
+    """Four convolutions and a spatial softmax: where things are, in 61 k parameters.
 
     Images (B, 3, S, S), normalised -> expected image coordinates of 64 channels (B, 128), -1 .. 1.
     """

@@ -28,7 +28,7 @@ class EncoderConfig:
     """Image encoder; unused by a state policy."""
 
     arch: Literal["resnet18", "resnet34", "resnet50", "small_cnn"] = "resnet18"
-    """`small_cnn`: 62 k parameters, for small images on a CPU; has no published weights."""
+    """`small_cnn`: 61 k parameters, for small images on a CPU; has no published weights."""
     weights: str = ""
     """File with R3M weights (.pt as published, or .safetensors); `random` asks for none by name."""
     trainable: bool = True

@@ -65,8 +65,8 @@ class OperatorConfig:
     correction_limit: float | None = None
     """s for the same, from a takeover on; None: the task's own limit."""
     forewarning: tuple[float, float] = (1.0, 2.2)
-    """s before the moment at which this very start went wrong the last time that it takes over, if
-    it saw that: what a watched redeployment is for. A drop went wrong where its grasp began."""
+    """s before the moment at which this very start went wrong the last time that it decides to take
+    over, if it saw that: what a watched redeployment is for. A drop went wrong where its grasp began."""
     align_time: tuple[float, float] = (0.1, 0.4)
     """s between deciding to take over and pressing the key, drawn per episode. The hand follows
     the robot's all the time, so little is left to align when it comes to it."""

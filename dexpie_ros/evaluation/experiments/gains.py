@@ -16,11 +16,10 @@ from dexpie_ros.evaluation.experiments.results import (
     ArmResult,
     difference,
     differences,
-    is_claim,
     over_seeds,
     select,
 )
-from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
+from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
 from dexpie_ros.evaluation.statistics import Interval
 
 
@@ -116,6 +115,12 @@ def gains(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[str,
     return {name: gain for name, gain in found.items() if gain is not None}
 
 
+def is_claim(settings: ExperimentConfig, gain: str) -> bool:
+    """Whether the protocol has a claim about this figure: of the ladder, on the starts that count."""
+    counted = settings.name == "ladder" and settings.first_start == EVALUATIONS
+    return counted and gain in {f"gain_{a}_{b}" for a, b in CLAIMS}
+
+
 def to_plain(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[str, Any]:
     """Plain values for results.json, keyed ``ladder.<cell>.<arm>``."""
     single = len(settings.variants) == 1
@@ -140,6 +145,7 @@ def to_plain(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[s
         out[name] = {
             **_plain("value", "interval", gain.success),
             **_plain("restricted_mean_s", "restricted_mean_interval_s", gain.restricted_mean_s),
+            "claim": is_claim(settings, name),
             "cells": list(gain.cells),
             "seeds": list(gain.seeds),
         }
@@ -149,7 +155,6 @@ def to_plain(settings: ExperimentConfig, results: Sequence[ArmResult]) -> dict[s
             "first": d.first,
             "second": d.second,
             "seeds": list(d.seeds),
-            "claim": is_claim(settings, d.first, d.second),
             **_plain("success", "interval", d.success),
             **_plain("restricted_mean_s", "restricted_mean_interval_s", d.restricted_mean_s),
             "seeds_ahead": list(d.seeds_ahead),

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from dexpie_ros import config as configs
 from dexpie_ros.config import write_atomic, write_json
 from dexpie_ros.evaluation import html, plots
-from dexpie_ros.evaluation.experiments.gains import gains, to_plain
+from dexpie_ros.evaluation.experiments.gains import gains, is_claim, to_plain
 from dexpie_ros.evaluation.experiments.results import (
     ArmResult,
     Found,
     differences,
-    is_claim,
     load_found,
 )
 from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
@@ -147,7 +146,9 @@ def _missing(settings: ExperimentConfig, missing: Sequence[str]) -> str:
 def _targets(settings: ExperimentConfig, results: Sequence[ArmResult]) -> str:
     rows = [
         [
-            f"<code>{escape(name)}</code>" + below(escape(gain.covers)),
+            f"<code>{escape(name)}</code>"
+            + below(escape(gain.covers))
+            + ("" if is_claim(settings, name) else below("exploratory")),
             _points(gain.success),
             _seconds(gain.restricted_mean_s),
         ]
@@ -156,7 +157,8 @@ def _targets(settings: ExperimentConfig, results: Sequence[ArmResult]) -> str:
     if not rows:
         return ""
     heads = ["difference, mean over tasks and seeds", "success (points)", "restricted mean (s)"]
-    return f'<div class="verdict">{html.table(heads, rows, (1, 2))}</div>'
+    note = "No claim follows from an interval that contains zero."
+    return f'<div class="verdict">{html.table(heads, rows, (1, 2))}<p class="note">{note}</p></div>'
 
 
 def _cell(name: str, rows: Sequence[ArmResult], trained: Mapping[str, Curve]) -> str:
@@ -238,8 +240,7 @@ def _differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> st
     rows = [
         [
             escape(d.cell),
-            f"{escape(d.first)} − {escape(d.second)}"
-            + ("" if is_claim(settings, d.first, d.second) else below("exploratory")),
+            f"{escape(d.first)} − {escape(d.second)}",
             _points(d.success),
             f"{d.seeds_ahead[0]} : {d.seeds_ahead[1]}",
             f"{d.sign_p:.3f}",
@@ -256,7 +257,7 @@ def _differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> st
         "<h2>Differences, paired by seed and start</h2>"
         + html.table(heads, rows, (2, 3, 4, 5))
         + '<p class="note">McNemar\'s p is exact and holds for two trained policies, not for the '
-        "methods. No claim follows from an interval that contains zero.</p>"
+        "methods. All of these are exploratory: claims are of the gains over tasks.</p>"
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from dexpie_ros.config import ConfigError
 from dexpie_ros.control.types import STEP_NS
 from dexpie_ros.evaluation.errors import EvaluationError
-from dexpie_ros.evaluation.experiments.settings import EVALUATIONS, ExperimentConfig
+from dexpie_ros.evaluation.experiments.settings import ExperimentConfig
 from dexpie_ros.evaluation.experiments.unit import judged
 from dexpie_ros.evaluation.statistics import (
     Interval,
@@ -253,7 +253,7 @@ def select(
 
 
 CLAIMS = (("dexpie", "bc"), ("dexpie", "hg_dagger"), ("dexpie", "recap"), ("dexpie", "hg_fast"))
-"""Comparisons with a claim attached (docs/protocol.md); all others are exploratory."""
+"""Comparisons whose gain over tasks is a claim (docs/protocol.md); all others are exploratory."""
 REFERENCES = ("bc", "hg_dagger", "hg_fast", "recap", "dexhil")
 """Arms that every other arm is compared with."""
 
@@ -281,9 +281,3 @@ def _is_reference(b: ArmResult, r: ArmResult, variants: Sequence[str]) -> bool:
         return False
     turn = REFERENCES.index(r.arm) if r.arm in REFERENCES else len(REFERENCES)
     return REFERENCES.index(b.arm) < turn
-
-
-def is_claim(settings: ExperimentConfig, first: str, second: str) -> bool:
-    """Whether the protocol has a claim about these arms: of the ladder, on the starts that count."""
-    counted = settings.name == "ladder" and settings.first_start == EVALUATIONS
-    return counted and len(settings.variants) == 1 and (first, second) in CLAIMS

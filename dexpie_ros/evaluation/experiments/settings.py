@@ -100,7 +100,7 @@ class ExperimentConfig:
     iterations: Count = 12000
     """Training steps of every actor, batch 64; from scratch, but in arms with a ``warm_start``."""
     mess: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
-    """How untidy demonstrations are: pauses, detours, missed grasps, off-centre placements."""
+    """How untidy demonstrations are: slow, pauses, detours, missed grasps, off-centre on A."""
     correction_mess: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     inference_delay_steps: Annotated[int, Field(ge=0)] = 2
     sync_delay_steps: Annotated[int, Field(ge=0)] = 4

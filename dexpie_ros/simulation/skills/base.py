@@ -30,7 +30,7 @@ class StyleConfig:
     turn_noise: float = 0.1
     """rad, standard deviation of the grasp's yaw."""
     mess: float = 0.0
-    """0..1: how often it pauses, takes detours, misses and places off-centre."""
+    """0..1: how often it pauses, takes detours, misses and (a bottle) places off-centre; slower, too."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.mess <= 1:
