@@ -18,6 +18,7 @@ from dexpie_ros import config as configs
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode
+from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.episodes.labels import read_labels
 from dexpie_ros.evaluation.experiments import unit as unit_module
 from dexpie_ros.evaluation.experiments.gains import gains
@@ -89,7 +90,7 @@ def test_every_way_to_collect(tmp_path: Path) -> None:
     assert got == [f"correction-{start}", f"correction-{second}"]
     driven = {
         name: [
-            unit_module._human_steps(e.path)
+            read_episode_file(e.path).human_steps
             for e in episodes(tmp_path / "staged/A-retry" / name)
             if e.info.kind != "demonstration"
         ]

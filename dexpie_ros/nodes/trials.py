@@ -19,8 +19,8 @@ from dexpie_ros.nodes.session_client import GraphError, SessionClient
 HOME_S = 120.0
 """The way home is at most a few seconds long; a service that says nothing for so long is lost."""
 
-PATIENCE_S = 5.0
-"""Between tries where a node was silent."""
+TRIES, PATIENCE_S = 4, 5.0
+"""To begin a trial where a node is silent, and s between them."""
 
 Done = Collection[tuple[int, str]]
 """(start, policy) of the trials that count already."""
@@ -113,7 +113,9 @@ class Trials:
 
     def _start(self, start: int, policy: str) -> str:
         """Begin a trial; its episode's id. A node that is just coming up is waited for."""
-        for last in (False, False, False, True):
+        tries = TRIES
+        while True:
+            tries -= 1
             try:
                 return self._client.start(
                     "evaluation",
@@ -124,11 +126,10 @@ class Trials:
                     note={LIMIT: self._limit_s},
                 )
             except GraphError as error:
-                if last or "silent" not in str(error) or self._client.running:
+                if not tries or "silent" not in str(error) or self._client.running:
                     raise
                 self._say(f"  {error}; again in {PATIENCE_S:g} s")
                 self._client.spin_for(PATIENCE_S)
-        raise AssertionError("the last try returns or raises")
 
     def _go_home(self) -> None:
         if self._home is None:

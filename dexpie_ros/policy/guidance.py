@@ -24,10 +24,14 @@ class Guidance:
         knows = kind != "none"
         return cls(not knows or beta != 1.0, knows and beta != 0.0, beta)
 
+    @property
+    def both(self) -> bool:
+        """Otherwise one of them, and nothing to join."""
+        return self.null and self.conditional
+
     def repeat(self, rows: Tensor) -> Tensor:
         """Rows (B, ...) once for each branch."""
-        both = self.null and self.conditional
-        return torch.cat([rows, rows]) if both else rows
+        return torch.cat([rows, rows]) if self.both else rows
 
     def withheld(self, batch: int, device: torch.device) -> Tensor:
         """Which rows do not see I, bool."""
@@ -37,7 +41,7 @@ class Guidance:
 
     def join(self, out: Tensor) -> Tensor:
         """The prediction (B, ...) of the branches' rows."""
-        if not (self.null and self.conditional):
+        if not self.both:
             return out
         null, conditional = out.chunk(2)
         return null + self.beta * (conditional - null)

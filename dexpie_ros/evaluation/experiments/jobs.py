@@ -74,7 +74,7 @@ class _Queue:
 
     def needs(self, job: Job) -> Job | None:
         """What must be done before: a unit's preparation, which its labels need as well; an arm's
-        labels; the policy that a later round deploys.
+        labels; the policy that a later round deploys; the data of the variant it begins from.
         """
         if job in self.after:
             return self.after[job]

@@ -23,8 +23,8 @@ from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.report import critic_report, to_plain
 from dexpie_ros.critic.train import train_critic
 from dexpie_ros.episodes.collection import Collection
-from dexpie_ros.episodes.episode import Episode, EpisodeError, EpisodeInfo
-from dexpie_ros.episodes.episode_file import read_episode_file
+from dexpie_ros.episodes.episode import Episode, EpisodeError
+from dexpie_ros.episodes.episode_file import EpisodeFile, read_episode_file
 from dexpie_ros.episodes.labels import Labels, label_tags, read_labels, write_labels
 from dexpie_ros.evaluation.errors import ExperimentError
 from dexpie_ros.evaluation.experiments.methods import (
@@ -125,14 +125,14 @@ class UnitRun:
                     return
                 seed = DEMONSTRATIONS + self._offset + k
                 task = Task("demonstration", seed, episode_id=f"demonstration-{seed:09d}")
-                info = self._finished(task.episode_id)
-                if info is None:
+                done = self._finished(task.episode_id)
+                if done is None:
                     if runner is None:
                         self.say(f"{wanted} demonstrations")
                         lab = laboratory(self.settings, self.unit, "demonstration")
                         runner = LockstepRunner(lab)
-                    info = self._record(runner, task)
-                succeeded += info.outcome == "success"
+                    done = self._record(runner, task)
+                succeeded += done.info.outcome == "success"
         finally:
             if runner is not None:
                 runner.close()
@@ -165,17 +165,17 @@ class UnitRun:
                         kind, seed, pair_id=f"pair-{seed:09d}", policy_name=name,
                         episode_id=f"{kind}-{seed:09d}", failed_step=failed,
                     )  # fmt: skip
-                    info = self._finished(task.episode_id)
-                    if info is None:
+                    done = self._finished(task.episode_id)
+                    if done is None:
                         if runner is None:
                             self.say(f"{wanted} episodes of deployment")
                             policy = Policy.load(deployed / "policy")
                             lab = laboratory(self.settings, self.unit, "collection")
                             runner = LockstepRunner(lab, policy)
-                        info = self._record(runner, task)
+                        done = self._record(runner, task)
                     recorded += 1
-                    driven += _human_steps(self.folder / "episodes" / task.episode_id)
-                    succeeded = info.outcome == "success"
+                    driven += done.human_steps
+                    succeeded = done.info.outcome == "success"
                     if not succeeded:
                         failed = failed_step(self.folder / "episodes" / task.episode_id)
         finally:
@@ -188,29 +188,29 @@ class UnitRun:
         if not like:
             return math.inf
         other = self.root / dataclasses.replace(self.unit, variant=like).folder / "episodes"
-        later = [p for p in other.iterdir() if not p.name.startswith("demonstration")]
-        return sum(_human_steps(path) for path in later)
+        found = (read_episode_file(path) for path in other.iterdir())
+        return sum(e.human_steps for e in found if e and e.info.kind != "demonstration")
 
     def _kinds(self) -> tuple[Any, ...]:
         staged = self.settings.variant(self.unit.variant).collection == "staged"
         return ("deployment", "correction") if staged else ("correction",)
 
-    def _record(self, runner: LockstepRunner, task: Task) -> EpisodeInfo:
+    def _record(self, runner: LockstepRunner, task: Task) -> EpisodeFile:
         """Record ``task`` in the place of whatever an interruption left of it."""
         directory = self.folder / "episodes"
         shutil.rmtree(directory / task.episode_id, ignore_errors=True)
         runner.run(task, directory)
-        info = self._finished(task.episode_id)
-        if info is None:
+        done = self._finished(task.episode_id)
+        if done is None:
             raise ExperimentError(f"{directory / task.episode_id}: recorded, but not finished")
-        return info
+        return done
 
-    def _finished(self, episode_id: str) -> EpisodeInfo | None:
+    def _finished(self, episode_id: str) -> EpisodeFile | None:
         try:
             content = read_episode_file(self.folder / "episodes" / episode_id)
         except EpisodeError:
             return None
-        return content.info if content is not None and content.status == "finished" else None
+        return content if content is not None and content.status == "finished" else None
 
     def _episodes(self) -> list[Episode]:
         """What may be learned from: failed demonstrations are thrown away, as people do."""
@@ -257,12 +257,6 @@ class UnitRun:
         """Later rounds judge the earlier ones' episodes anew, beside the labels that they have."""
         later = f"-round-{self.unit.round}" if self.unit.round > 1 else ""
         return self.settings.method(arm).tag + later
-
-
-def _human_steps(episode: Path) -> int:
-    """Control steps that the operator decided; 0 of an episode that is not there."""
-    content = read_episode_file(episode)
-    return 0 if content is None else int(content.statistics["arbiter"]["human_steps"])
 
 
 def save_rollouts(path: Path, policy_id: str, rollouts: Sequence[Rollout]) -> None:
