@@ -11,11 +11,11 @@ import pytest
 import torch
 from critic_data import mixture, reach
 
-from dexpie_ros.config import ConfigError
+from dexpie_ros.config import ConfigError, overridden
 from dexpie_ros.critic import settings as presets
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.errors import CriticError
-from dexpie_ros.critic.label import LabelConfig, label
+from dexpie_ros.critic.label import LabelConfig, label, relabel
 from dexpie_ros.critic.measure import episode_returns
 from dexpie_ros.critic.network import ValueNetwork
 from dexpie_ros.critic.report import critic_report
@@ -208,6 +208,28 @@ def test_excluded_and_aborted_episodes_are_left_out() -> None:
         episodes[k] = dataclasses.replace(episodes[k], info=info)
     critic = train_critic(dataclasses.replace(QUICK, epochs=1), episodes)
     assert set(critic.folds) == {e.id for i, e in enumerate(episodes) if i not in (2, 3)}
+
+
+def test_failures_can_be_left_out_and_are_labelled_all_the_same() -> None:
+    episodes = mixture(8)
+    failed = [e for e in episodes if not e.success]
+    kept = [e for e in episodes if e.success]
+    assert failed and kept
+    quick = overridden(
+        dataclasses.replace(QUICK, epochs=1), ["returns.failures=leave_out"], "critic"
+    )
+    critic = train_critic(quick, episodes)
+    assert set(critic.inputs) == {e.id for e in kept}
+    same = train_critic(quick, kept)
+    np.testing.assert_array_equal(critic.values(failed[0]), same.values(failed[0]))
+    labels = label(critic, episodes, LabelConfig())
+    alone = label(same, kept, LabelConfig())
+    # Thresholds are those of the successes, also where labels are made anew without the network.
+    assert labels[0].meta["q_low"] == alone[0].meta["q_low"]
+    assert relabel(episodes, labels, LabelConfig())[0].meta["q_low"] == alone[0].meta["q_low"]
+    assert [len(item) for item in labels] == [len(e) for e in episodes]
+    with pytest.raises(ValueError, match=r"none of .* failed, or aborted.*returns\.failures=learn"):
+        train_critic(quick, failed)
 
 
 def test_what_cannot_be_learned_from_is_an_error() -> None:

@@ -76,7 +76,7 @@ def test_every_arm_draws_corrections_as_often_but_those_that_say_otherwise() -> 
     weights = {arm: actor_config(ladder(), unit, arm).data.weights for arm in ARMS}
     equal = {"dexhil", "recap_paper", "dexpie_paper"}
     assert {arm for arm, w in weights.items() if w == SourceWeights()} == equal
-    assert {arm for arm, w in weights.items() if w == SourceWeights(1.0, 5.0, 1.0)} == {
+    assert {arm for arm, w in weights.items() if w == SourceWeights(intervention=5.0)} == {
         *ARMS
     } - equal
 

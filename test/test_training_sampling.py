@@ -112,10 +112,11 @@ def test_sources_are_told_apart(episodes):
     assert set(drawn[kinds == "deployment"]) == {3.0}
     corrected = drawn[kinds == "correction"]
     assert corrected.tolist() == [3.0] * 20 + [2.0] * 50
-    # What failed is drawn like the policy's own.
+    # What failed is a source of its own, whoever drove.
     lost = [replace(e, info=replace(e.info, outcome="failure")) for e in data.episodes]
-    of_failures = SourceWeights(intervention=2, policy=3).of(data.windows, lost, 1.0)
-    assert set(of_failures[kinds == "correction"]) == {3.0}
+    of_failures = SourceWeights(intervention=2, policy=3, failure=4).of(data.windows, lost, 1.0)
+    assert set(of_failures[kinds == "correction"]) == {4.0}
+    assert set(of_failures[kinds == "demonstration"]) == {1.0}
     # With half a chunk enough, chunks count that the operator takes over half-way.
     half = SourceWeights(intervention=2, policy=3).of(data.windows, list(data.episodes), 0.5)
     assert half[kinds == "correction"].tolist() == [3.0] * 8 + [2.0] * 62
@@ -133,7 +134,8 @@ def test_the_default_is_what_it_was(episodes):
 def test_a_weight_of_zero_removes(episodes):
     labels = {e.id: labels_for(e) for e in episodes}
     plain = build("dexpie", episodes, labels, SPEC, 24)
-    data = build("dexpie", episodes, labels, SPEC, 24, weights=SourceWeights(policy=0))
+    alone = SourceWeights(policy=0, failure=0)
+    data = build("dexpie", episodes, labels, SPEC, 24, weights=alone)
     assert len(data.windows) == 120 + 50 and data.sampling is None
     assert len(data.optimality) == len(data.weight) == 170
     kept = np.isin(plain.windows.episode, [0, 1, 2])
@@ -189,7 +191,7 @@ def test_a_run_draws_by_its_weights_and_says_so(episodes, tmp_path, drawn):
         config("hg_dagger"), ["data.weights.intervention=6", "data.weights.policy=0.5"], "actor"
     )
     policy = train_actor(settings, episodes, None, tmp_path)
-    recorded = {"demonstration": 1.0, "intervention": 6.0, "policy": 0.5}
+    recorded = {"demonstration": 1.0, "intervention": 6.0, "policy": 0.5, "failure": 1.0}
     assert read_yaml(policy / "run.yaml")["config"]["data"]["weights"] == recorded
     data = build("hg_dagger", episodes, None, settings.policy.observation, 24)
     weights = settings.data.weights.of(data.windows, list(data.episodes), 1.0)

@@ -92,6 +92,8 @@ class Critic:
             del settings["align"]  # critics of before there was a choice keep their hash
         if not self.settings.features.contact:
             del settings["features"]["contact"]
+        if self.settings.returns.failures == "learn":
+            del settings["returns"]["failures"]
         described: list[Any] = [settings, sorted(self.folds.items())]
         if self.encode is not None:
             described.append([(self.encode.identity, 0)])

@@ -117,7 +117,7 @@ def _label(
         advantages(v, stream(len(e), e.success, e.human, returns), settings.advantage, returns)
         for e, v in zip(episodes, values, strict=True)
     ]
-    counted = [a for e, a in zip(episodes, gained, strict=True) if counts(e)]
+    counted = [a for e, a in zip(episodes, gained, strict=True) if counts(e, returns)]
     at = thresholds(np.concatenate(counted) if counted else np.zeros(0), settings.scoring)
     shared = {
         "returns": configs.to_dict(returns),

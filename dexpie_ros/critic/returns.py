@@ -39,6 +39,9 @@ class ReturnConfig:
     """gamma_f per step before the end; used by ``decay`` only."""
     hitl_aware: bool = False
     """Score the autonomous part before a takeover as failed at the takeover."""
+    failures: Literal["learn", "leave_out"] = "learn"
+    """``leave_out``: the critic learns, and thresholds count, episodes that succeeded only. Failed
+    ones are labelled all the same."""
 
     @property
     def step_cost(self) -> float:

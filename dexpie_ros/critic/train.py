@@ -24,7 +24,7 @@ from dexpie_ros.critic.features import features, resolve
 from dexpie_ros.critic.image_features import ImageFeatures
 from dexpie_ros.critic.measure import episode_returns, measure
 from dexpie_ros.critic.network import ValueNetwork
-from dexpie_ros.critic.returns import Stream, lambda_returns, stream
+from dexpie_ros.critic.returns import ReturnConfig, Stream, lambda_returns, stream
 from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.critic.targets import cross_entropy, soft_targets
 from dexpie_ros.episodes.episode import Episode
@@ -37,20 +37,22 @@ Progress = Callable[[int, int, str], None]
 State = dict[str, torch.Tensor]
 
 
-def usable(episodes: Sequence[Episode]) -> list[Episode]:
+def usable(episodes: Sequence[Episode], returns: ReturnConfig) -> list[Episode]:
     """Episodes that are not excluded from the critic (for instance with a cause that cannot be
     seen in the observation), were not aborted and are whole: of a recording that was cut off nobody
-    knows how far the end was.
+    knows how far the end was. With ``returns.failures: leave_out`` those that succeeded.
 
     Raises:
         CriticError: none is left, an id occurs twice, or an outcome is missing.
     """
-    kept = [e for e in episodes if counts(e)]
+    kept = [e for e in episodes if counts(e, returns)]
     if not kept:
         cut = sum(e.partial for e in episodes)
+        failed = returns.failures == "leave_out"
         raise CriticError(
             f"none of {len(episodes)} episodes may be used for the critic ({cut} were cut off; the "
-            "others are excluded by use_for_critic, or aborted); record some, or include excluded ones"
+            f"others are excluded by use_for_critic, {'failed, ' * failed}or aborted); record some, or "
+            f"include excluded ones{', or set returns.failures=learn' * failed}"
         )
     seen: set[str] = set()
     for episode in kept:
@@ -65,8 +67,10 @@ def usable(episodes: Sequence[Episode]) -> list[Episode]:
     return kept
 
 
-def counts(episode: Episode) -> bool:
+def counts(episode: Episode, returns: ReturnConfig) -> bool:
     """Whether a critic may learn from an episode, and the thresholds of labels count it."""
+    if returns.failures == "leave_out" and episode.outcome == "failure":
+        return False
     return episode.info.use_for_critic and episode.outcome != "aborted" and not episode.partial
 
 
@@ -196,13 +200,14 @@ def train_critic(
 ) -> Critic:
     """Train, measure and (with ``out_dir``) save a critic.
 
-    ``preset`` is the name that ``settings`` began with, kept for its labels. Episodes with ``use_for_critic: false`` are left out. Deterministic for a seed on one machine.
+    ``preset`` is the name that ``settings`` began with, kept for its labels. Episodes with ``use_for_critic: false`` are left out.
+    Deterministic for a seed on one machine.
 
     Raises:
         CriticError: nothing to train on or to hold out, unannotated outcomes, mixed tasks.
         EpisodeError: an episode that was not aligned with ``settings.align``.
     """
-    kept = usable(episodes)
+    kept = usable(episodes, settings.returns)
     require_alignment(kept, settings.align)
     names = resolve(settings.features, kept)
     settings = dataclasses.replace(

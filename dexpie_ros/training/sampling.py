@@ -19,7 +19,7 @@ from dexpie_ros.training.dataset import Windows
 
 Index = NDArray[np.int64]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-SOURCES = ("demonstration", "intervention", "policy")
+SOURCES = ("demonstration", "intervention", "policy", "failure")
 
 
 @config
@@ -31,7 +31,9 @@ class SourceWeights:
     intervention: Weight = 1.0
     """Windows of later episodes that succeeded, and that count as human (``data.human_share``)."""
     policy: Weight = 1.0
-    """All other windows of later episodes."""
+    """All other windows of later episodes that succeeded."""
+    failure: Weight = 1.0
+    """Windows of later episodes that failed, whoever drove."""
 
     def __post_init__(self) -> None:
         if not any(getattr(self, name) for name in SOURCES):
@@ -42,16 +44,12 @@ class SourceWeights:
     def of(self, windows: Windows, episodes: list[Episode], human_share: float) -> Array:
         """(N,) weight of each window; ``episodes`` are those that ``windows.episode`` counts."""
         demonstrated = np.array([e.info.kind == "demonstration" for e in episodes], bool)
-        succeeded = np.array([e.success for e in episodes], bool)
-        later = ~demonstrated[windows.episode]
-        human = (
-            later
-            & succeeded[windows.episode]
-            & (windows.human >= human_share - 1e-9)
-            & (windows.human > 0)
-        )
+        failed = np.array([not e.success for e in episodes], bool)
+        human = (windows.human >= human_share - 1e-9) & (windows.human > 0)
         return np.select(
-            [human, later], [self.intervention, self.policy], default=self.demonstration
+            [demonstrated[windows.episode], failed[windows.episode], human],
+            [self.demonstration, self.failure, self.intervention],
+            default=self.policy,
         )
 
 

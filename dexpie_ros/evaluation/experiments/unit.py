@@ -21,7 +21,7 @@ from dexpie_ros import config as configs
 from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.report import critic_report, to_plain
-from dexpie_ros.critic.train import train_critic
+from dexpie_ros.critic.train import train_critic, usable
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode, EpisodeError
 from dexpie_ros.episodes.episode_file import EpisodeFile, read_episode_file
@@ -233,7 +233,8 @@ class UnitRun:
         critic: Critic | None = None
         if any(target.glob("report*.json")):
             critic = Critic.load(target)
-            if set(critic.inputs) != {e.id for e in episodes} or critic.outdated(episodes):
+            wanted = {e.id for e in usable(episodes, critic.settings.returns)}
+            if set(critic.inputs) != wanted or critic.outdated(episodes):
                 critic = None
         whole = all(self._tag(arm) in label_tags(e.path) for e in episodes)
         if critic is not None and report.is_file() and whole:
