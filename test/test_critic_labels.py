@@ -11,7 +11,6 @@ import torch
 from critic_data import mixture, reach
 
 from dexpie_ros.critic import label as labelling
-from dexpie_ros.critic import settings as presets
 from dexpie_ros.critic.advantage import AdvantageConfig
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.errors import CriticError
@@ -20,11 +19,13 @@ from dexpie_ros.critic.features import features
 from dexpie_ros.critic.label import LabelConfig, label, relabel
 from dexpie_ros.critic.optimality import ScoringConfig
 from dexpie_ros.critic.report import critic_report, data_source, to_plain
+from dexpie_ros.critic.returns import ReturnConfig
+from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.critic.targets import quantile
 from dexpie_ros.critic.train import train_critic
 
-QUICK = dataclasses.replace(
-    presets.best(max_steps=200),
+QUICK = CriticConfig(
+    returns=ReturnConfig(max_steps=200),
     epochs=12,
     hidden=48,
     crossfit=3,

@@ -19,11 +19,12 @@ from dexpie_ros.critic.label import LabelConfig, label, relabel
 from dexpie_ros.critic.measure import episode_returns
 from dexpie_ros.critic.network import ValueNetwork
 from dexpie_ros.critic.report import critic_report
+from dexpie_ros.critic.returns import ReturnConfig
 from dexpie_ros.critic.settings import CriticConfig, FeatureConfig
 from dexpie_ros.critic.train import split, train_critic
 
-QUICK = dataclasses.replace(
-    presets.best(max_steps=200), epochs=12, hidden=48, crossfit=3, learning_rate=5e-3
+QUICK = CriticConfig(
+    returns=ReturnConfig(max_steps=200), epochs=12, hidden=48, crossfit=3, learning_rate=5e-3
 )
 
 
@@ -86,7 +87,7 @@ def test_same_seed_same_critic(critic: Critic) -> None:
 
 def test_critics_of_earlier_versions_keep_their_hash() -> None:
     """A critic whose hash is another than the one that it was saved with is refused."""
-    settings = presets.best(max_steps=200)
+    settings = CriticConfig(returns=ReturnConfig(max_steps=200))
     network = ValueNetwork(3, settings)
     with torch.no_grad():
         for tensor in (*network.parameters(), *network.buffers()):

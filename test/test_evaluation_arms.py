@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dexpie_ros.config import ConfigError, to_dict
+from dexpie_ros.config import ConfigError, from_dict, read_yaml, to_dict
 from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic import settings as critics
 from dexpie_ros.critic.returns import monte_carlo, stream
@@ -75,10 +75,36 @@ def test_every_arm_draws_corrections_as_often_but_those_that_say_otherwise() -> 
     unit = Unit("A", "retry", "main", 0)
     weights = {arm: actor_config(ladder(), unit, arm).data.weights for arm in ARMS}
     equal = {"dexhil", "recap_paper", "dexpie_paper"}
-    assert {arm for arm, w in weights.items() if w == SourceWeights()} == equal
-    assert {arm for arm, w in weights.items() if w == SourceWeights(intervention=5.0)} == {
-        *ARMS
-    } - equal
+    assert {arm for arm, w in weights.items() if w.intervention == 1.0} == equal
+    assert {arm for arm, w in weights.items() if w.intervention == 5.0} == {*ARMS} - equal
+
+
+def test_the_papers_arms_learn_from_failures_too() -> None:
+    unit = Unit("A", "retry", "main", 0)
+    actors = {arm: actor_config(ladder(), unit, arm).data.weights for arm in ARMS}
+    critics_ = {arm: critic_config(ladder(), unit, arm).returns for arm in ARMS if ARMS[arm].labels}
+    paper = {"recap_paper", "dexpie_paper"}
+    assert {arm for arm, w in actors.items() if w == SourceWeights()} == paper
+    assert {arm for arm, w in actors.items() if w.failure == 0.0} == {*ARMS} - paper
+    assert {arm for arm, r in critics_.items() if r.failures == "learn"} == paper
+
+
+@pytest.mark.parametrize("recipe", ["dexpie", "recap"])
+def test_with_failures_nothing_else_differs(recipe: str) -> None:
+    file = Path(__file__).parents[1] / "config" / "failures.yaml"
+    config, unit = (
+        from_dict(ExperimentConfig, read_yaml(file), str(file)),
+        Unit("A", "retry", "main", 0),
+    )
+    plain, other = (actor_config(config, unit, arm) for arm in (recipe, f"{recipe}_failures"))
+    assert other.data.weights == SourceWeights(intervention=5.0)
+    data = dataclasses.replace(other.data, weights=SourceWeights(intervention=5.0, failure=0.0))
+    assert plain == dataclasses.replace(other, data=data)
+    plain, other = (critic_config(config, unit, arm) for arm in (recipe, f"{recipe}_failures"))
+    assert other.returns.failures == "learn"
+    returns = dataclasses.replace(other.returns, failures="leave_out")
+    assert plain == dataclasses.replace(other, returns=returns)
+    assert label_config(config, recipe) == label_config(config, f"{recipe}_failures")
 
 
 @pytest.mark.parametrize("key", TASKS)

@@ -19,7 +19,7 @@ from dexpie_ros.critic.critic import Critic
 from dexpie_ros.episodes.collection import Collection
 from dexpie_ros.episodes.episode import Episode
 from dexpie_ros.episodes.episode_file import read_episode_file
-from dexpie_ros.episodes.labels import read_labels
+from dexpie_ros.episodes.labels import label_tags, read_labels
 from dexpie_ros.evaluation.experiments import unit as unit_module
 from dexpie_ros.evaluation.experiments.gains import gains
 from dexpie_ros.evaluation.experiments.page import write_page
@@ -149,9 +149,11 @@ def test_a_second_round_is_collected_by_the_improved_policy(tmp_path: Path) -> N
     assert {info.policy_id for info in new.values()} == {"dexpie-round-1"}
     old = {e.id for e in Collection(first).read()}
     assert len(old) == 4 and not old & set(new)
-    # the second round learns from both, with labels of its own critic beside the first one's
+    # the second round learns from what succeeded of both, with labels of its own critic beside the
+    # first one's
     critics = [Critic.load(tmp_path / u.folder / "critic-best") for u in (one, two)]
-    assert set(critics[0].inputs) == old and set(critics[1].inputs) == old | set(new)
+    won = [{e.id for e in Collection(f).read() if e.success} for f in (first, later)]
+    assert set(critics[0].inputs) == won[0] and set(critics[1].inputs) == won[0] | won[1]
     episode = Collection(first).entries[0].path
     tag = config.method("dexpie_one").tag
     assert tag.startswith("best-") and tag != "best"
@@ -206,7 +208,9 @@ def test_a_unit_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     assert ids(folder) == wanted
     assert all(not e.partial and e.outcome != "aborted" for e in episodes(folder))
     assert all(e.success for e in episodes(folder) if e.info.kind == "demonstration")
-    assert set(Critic.load(folder / "critic-best").inputs) == set(wanted)
+    won = {e.id for e in episodes(folder) if e.success}
+    assert set(Critic.load(folder / "critic-best").inputs) == won < set(wanted)
+    assert all(label_tags(folder / "episodes" / name) == ["best"] for name in wanted)
     # what an uninterrupted unit gives, bit for bit
     straight = tmp_path / "straight"
     UnitRun(config, unit, straight, lambda text: None).prepare()

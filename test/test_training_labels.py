@@ -9,8 +9,9 @@ import pytest
 from synthetic import reach
 
 from dexpie_ros.control.types import Mode, Source
-from dexpie_ros.critic import settings as presets
 from dexpie_ros.critic.label import LabelConfig, label
+from dexpie_ros.critic.returns import ReturnConfig
+from dexpie_ros.critic.settings import CriticConfig
 from dexpie_ros.critic.train import train_critic
 from dexpie_ros.episodes.episode import BRIDGED_STEPS, EpisodeError
 from dexpie_ros.episodes.labels import Labels
@@ -19,8 +20,13 @@ from dexpie_ros.training.dataset import FLAGGED, NOT_FOLLOWED, DatasetError, lef
 from dexpie_ros.training.recipes import build, first_tick
 
 SPEC = ObservationSpec(parts=("tcp", "hand"))
-QUICK = replace(
-    presets.best(max_steps=100), epochs=2, hidden=16, crossfit=2, min_batches=1, target_lambda=1.0
+QUICK = CriticConfig(
+    returns=ReturnConfig(max_steps=100),
+    epochs=2,
+    hidden=16,
+    crossfit=2,
+    min_batches=1,
+    target_lambda=1.0,
 )
 
 

@@ -14,6 +14,9 @@ recipe        windows                                                           
 `dexpie`      everything judged                                                      continuous
 ============  =====================================================================  ==========
 
+Presets `best` and `cpu` leave the windows of failed episodes out (``data.weights.failure: 0``), so
+that `recap` and `dexpie` learn from what `hg_dagger` does, told step by step what was good.
+
 Never used: evaluation episodes, episodes marked ``use_for_actor: false``, episodes without a
 verdict, demonstrations that failed.
 """

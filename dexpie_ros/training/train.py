@@ -109,9 +109,12 @@ def actor_preset(
         ),
     }
     data = DataConfig()
+    if name == "best":
+        data = DataConfig(weights=SourceWeights(failure=0.0))
     if name == "cpu":
         # `dexhil` has a weight of its own in the loss.
-        weights = SourceWeights(intervention=1.0 if recipe == "dexhil" else CORRECTION_WEIGHT)
+        often = 1.0 if recipe == "dexhil" else CORRECTION_WEIGHT
+        weights = SourceWeights(intervention=often, failure=0.0)
         data = DataConfig(observation_noise=0.02, weights=weights)
     values = {"recipe": recipe, "policy": policy, "loop": loops[name], "data": data}
     return ActorConfig(**values)  # type: ignore[arg-type]

@@ -62,6 +62,8 @@ def _named(name: str, overrides: tuple[str, ...]) -> str:
     return f"{name}-{digest[:8]}"
 
 
+_ALL_EQUALLY = ("data.weights.intervention=1", "data.weights.failure=1")
+
 ARMS: dict[str, Arm] = {
     "bc": Arm("bc"),
     "hg_dagger": Arm("hg_dagger"),
@@ -69,7 +71,7 @@ ARMS: dict[str, Arm] = {
     "dexhil": Arm("dexhil"),
     "recap": Arm("recap", "best"),
     "dexpie": Arm("dexpie", "best"),
-    "recap_paper": Arm("recap", "paper", actor=("data.weights.intervention=1",)),
-    "dexpie_paper": Arm("dexpie", "paper", actor=("data.weights.intervention=1",)),
+    "recap_paper": Arm("recap", "paper", actor=_ALL_EQUALLY),
+    "dexpie_paper": Arm("dexpie", "paper", actor=_ALL_EQUALLY),
 }
 """`..._paper`: critic, labels and sampling as the paper's text has them. Everything else is shared."""
