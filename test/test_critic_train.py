@@ -229,6 +229,7 @@ def test_failures_can_be_left_out_and_are_labelled_all_the_same() -> None:
     assert labels[0].meta["q_low"] == alone[0].meta["q_low"]
     assert relabel(episodes, labels, LabelConfig())[0].meta["q_low"] == alone[0].meta["q_low"]
     assert [len(item) for item in labels] == [len(e) for e in episodes]
+    assert "AUROC" not in critic_report(critic, episodes, labels).text()
     with pytest.raises(ValueError, match=r"none of .* failed, or aborted.*returns\.failures=learn"):
         train_critic(quick, failed)
 

@@ -224,6 +224,8 @@ def _metric_lines(metrics: dict[str, Any]) -> list[str]:
     held_out, seen = metrics.get("held_out"), metrics.get("in_sample")
     if seen is None:
         return ["the critic was never measured"]
+    if seen["success_auroc"]["value"] is None:
+        del rows["success_auroc"]  # all ended alike: nothing to tell apart
     for key, name in rows.items():
         text = "-" if held_out is None else _interval(held_out[key])
         lines.append(f"{name:<24}{text:>26}{_number(seen[key]['value']):>12}")

@@ -25,6 +25,7 @@ def critic_section(report: CriticReport) -> str:
         rows = [
             [name, _interval(held_out[key] if held_out else None), _number(seen[key]["value"])]
             for key, name in _ROWS
+            if key != "success_auroc" or seen[key]["value"] is not None  # all ended alike
         ]
         rows.append(["standard deviation of returns", "", _number(seen["return_sd"])])
         text += html.table(["value", "held-out episodes, 95 %", "in sample"], rows, (1, 2))
