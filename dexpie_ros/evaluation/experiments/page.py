@@ -150,7 +150,7 @@ def _targets(settings: ExperimentConfig, results: Sequence[ArmResult]) -> str:
             + below(escape(gain.covers))
             + ("" if is_claim(settings, name) else below("exploratory")),
             _points(gain.success),
-            _seconds(gain.restricted_mean_s),
+            _seconds(gain.restricted_mean_s, "+"),
         ]
         for name, gain in gains(settings, results).items()
     ]
@@ -244,7 +244,7 @@ def _differences(settings: ExperimentConfig, results: Sequence[ArmResult]) -> st
             _points(d.success),
             f"{d.seeds_ahead[0]} : {d.seeds_ahead[1]}",
             f"{d.sign_p:.3f}",
-            _seconds(d.restricted_mean_s),
+            _seconds(d.restricted_mean_s, "+"),
             ", ".join(f"+{m.better}−{m.worse} (p {m.p:.2g})" for m in d.within),
         ]
         for d in differences(settings, results)
@@ -313,8 +313,9 @@ def _points(d: Interval) -> str:
     return f"{100 * d.value:+.1f}".replace("-", "−") + _bracket(d, 100.0, 1, "+")
 
 
-def _seconds(x: Interval) -> str:
-    return f"{x.value:.2f}".replace("-", "−") + _bracket(x, 1.0, 2)
+def _seconds(x: Interval, sign: str = "") -> str:
+    """``sign``: ``+`` for a difference."""
+    return f"{x.value:{sign}.2f}".replace("-", "−") + _bracket(x, 1.0, 2, sign)
 
 
 def _bracket(x: Interval, scale: float, digits: int, sign: str = "") -> str:
