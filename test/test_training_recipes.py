@@ -13,6 +13,7 @@ from dexpie_ros.policy import actions
 from dexpie_ros.policy.observation import ObservationSpec
 from dexpie_ros.training.dataset import DatasetError, concatenate, episode_windows
 from dexpie_ros.training.recipes import RECIPES, build, chunk_optimality, first_tick, select
+from dexpie_ros.training.sampling import SourceWeights
 
 SPEC = ObservationSpec(parts=("tcp", "hand"))
 SCORING = {"kind": "continuous", "alpha": 5.0, "low": 0.6, "high": 0.8}
@@ -195,6 +196,13 @@ def test_a_window_in_which_a_policy_ran_away_sets_no_scale():
         if len(episodes) > 2:
             alone = build("bc", [shown], None, SPEC, 24)
             assert found.windows.largest_position == alone.windows.largest_position
+    # Windows that are not drawn count for nothing: not in the share of those that may be left out.
+    labels = [labels_for(shown), labels_for(wild)]
+    weights = SourceWeights(failure=0.0)
+    found = build("dexpie", [shown, wild], labels, SPEC, 24, max_lead=9, weights=weights)
+    alone = build("bc", [shown], None, SPEC, 24)
+    assert found.windows.content_hash() == alone.windows.content_hash()
+    assert (found.beyond, found.undrawn, alone.undrawn) == (0, 150, 0)
 
 
 def test_nothing_to_learn_from_is_said(episodes):

@@ -143,6 +143,8 @@ def test_a_weight_of_zero_removes(episodes):
     assert np.array_equal(data.windows.actions, plain.windows.actions[kept])
     assert np.array_equal(data.optimality, plain.optimality[kept])
     assert "deployment: 2 episodes (1 successful), no window" in data.summary()
+    assert "left out: 100 windows of sources with weight 0 (data.weights)" in data.summary()
+    assert "weight 0" not in " ".join(plain.summary())
     dexhil = build("dexhil", episodes, None, SPEC, 24, weights=SourceWeights(demonstration=0))
     assert set(dexhil.weight) == {1.0}
 

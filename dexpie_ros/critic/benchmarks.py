@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dexpie_ros.control.types import STEP_NS, Mode, Source
 from dexpie_ros.critic.image_features import ImageFeatures
 from dexpie_ros.critic.label import LabelConfig, label, relabel
+from dexpie_ros.critic.returns import ReturnConfig
 from dexpie_ros.critic.settings import CriticConfig, FeatureConfig, best, paper
 from dexpie_ros.critic.train import train_critic
 from dexpie_ros.episodes.episode import Episode, EpisodeInfo, ImageSequence
@@ -49,7 +50,8 @@ def _state(count: int) -> dict[str, float | str]:
     """The state critic of the CPU preset on ``count`` episodes of 150 steps, all epochs."""
     with tempfile.TemporaryDirectory() as folder:
         episodes = [_episode(k, 150, Path(folder)) for k in range(count)]
-        settings = dataclasses.replace(best(300), early_stopping=False)
+        returns = ReturnConfig(max_steps=300)  # of all episodes, failed ones included
+        settings = dataclasses.replace(best(300), early_stopping=False, returns=returns)
         critic, training = _seconds(lambda: train_critic(settings, episodes))
         labels, labelling = _seconds(lambda: label(critic, episodes, LabelConfig()))
         _, again = _seconds(lambda: relabel(episodes, labels, LabelConfig()))

@@ -11,7 +11,7 @@ import torch
 from dexpie_ros.critic import label as labelling
 from dexpie_ros.critic.critic import Critic
 from dexpie_ros.critic.settings import best
-from dexpie_ros.critic.train import train_critic
+from dexpie_ros.critic.train import train_critic, usable
 from dexpie_ros.demo.collection import Bar
 from dexpie_ros.demo.settings import DemoConfig, laboratory
 from dexpie_ros.episodes.episode import Episode
@@ -72,13 +72,15 @@ def learn_critic(
     """Train or load the critic of these episodes."""
     torch.set_num_threads(1)
     target = folder / "critic"
-    if (target / "metrics.json").is_file():
-        critic = Critic.load(target)
-        if set(critic.inputs) == {e.id for e in episodes} and not critic.outdated(episodes):
-            return critic
     # who takes over at the limit has as long again for the correction
     longest = longest_episode(with_role(laboratory(settings).operator, "supervise"))
     config = replace(best(max_steps=longest), epochs=settings.critic_epochs, seed=settings.seed)
+    if (target / "metrics.json").is_file():
+        critic = Critic.load(target)
+        wanted = {e.id for e in usable(episodes, config.returns)}
+        same = critic.settings.returns == config.returns and set(critic.inputs) == wanted
+        if same and not critic.outdated(episodes):
+            return critic
     done_before = 0
     with bar("critic", 1000) as advance:
 

@@ -86,8 +86,8 @@ def _description(settings: DemoConfig, findings: Findings) -> str:
     live = sum(_made_live(e) for e in findings.episodes)
     return (
         f"A behaviour-cloned policy was trained from demonstrations, deployed, corrected by a "
-        f"simulated operator where it failed, and trained again on all of that, conditioned on what "
-        f"a critic made of it. Both policies then ran on the same {settings.evaluations} held-out "
+        f"simulated operator where it failed, and trained again on what succeeded of all that, "
+        f"conditioned on what a critic made of it. Both policies then ran on the same {settings.evaluations} held-out "
         f"starts and disturbances. Of the {len(findings.episodes)} training episodes {live} were "
         f"recorded over the live ROS 2 graph, the others by the lockstep runner with the same "
         f"control, operator and recording code. Both policies share network, seed and "

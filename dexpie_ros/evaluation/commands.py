@@ -141,6 +141,9 @@ def _train(options: argparse.Namespace) -> int:
     config = _critic_config(options)
     episodes = _read(options.episodes, config.align, config.features)
     _tell("cut off, so left out of the critic", [e for e in episodes if e.partial])
+    if config.returns.failures == "leave_out":
+        failed = [e for e in episodes if e.outcome == "failure" and not e.partial]
+        _tell("failed, so left out of the critic (returns.failures)", failed)
     if options.max_steps is None:
         options.max_steps = longest = max(map(len, episodes))
         config = _critic_config(options)

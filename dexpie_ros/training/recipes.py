@@ -85,6 +85,8 @@ class TrainingSet:
     """Steps that begin no window, by reason"""
     labelled_by: Mapping[str, Any] = field(default_factory=dict)
     """Critic and thresholds of the labels; empty where there are none"""
+    undrawn: int = 0
+    """Windows left out because their source has the weight 0"""
 
     def summary(self) -> list[str]:
         """Lines for people: episodes and windows by kind, share of optimal windows."""
@@ -101,6 +103,10 @@ class TrainingSet:
                 f"{kind}: {len(which)} episodes ({good} successful), {rows.sum()} windows, "
                 f"I > 0.5 in {np.mean(self.optimality[rows] > 0.5):.0%}, "
                 f"loss share {seen[rows].sum() / seen.sum():.0%}"
+            )
+        if self.undrawn:
+            lines.append(
+                f"left out: {self.undrawn} windows of sources with weight 0 (data.weights)"
             )
         if self.beyond:
             lines.append(f"left out: {self.beyond} windows that reach further than any other")
@@ -144,10 +150,11 @@ def build(
         for e in chosen
     ]
     windows = concatenate(parts)
-    near = _within_reach(windows, chosen)
     condition, labelled_by = np.ones(len(windows)), {}
     drawn = (weights or SourceWeights()).of(windows, chosen, human_share)
-    kept = near & (drawn > 0)
+    kept = drawn > 0
+    undrawn = int((~kept).sum())
+    kept[kept] = _within_reach(windows.rows(kept), chosen)
     if not kept.any():
         raise DatasetError(
             f"no window of recipe {recipe} is left by data.weights ({_listed(weights)}); "
@@ -178,9 +185,10 @@ def build(
         weight,
         tuple(chosen),
         sampling,
-        int((~near).sum()),
+        int((~kept).sum()) - undrawn,
         {key: sum(each[key] for each in reasons) for key in reasons[0]},
         labelled_by,
+        undrawn,
     )
 
 

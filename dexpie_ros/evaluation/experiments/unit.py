@@ -231,9 +231,16 @@ class UnitRun:
         own = method.tag != method.critic_name
         report = target / (f"report-{method.tag}.json" if own else "report.json")
         critic: Critic | None = None
+        config = critic_config(self.settings, self.unit, arm)
         if any(target.glob("report*.json")):
             critic = Critic.load(target)
-            wanted = {e.id for e in usable(episodes, critic.settings.returns)}
+            if critic.settings.returns != config.returns:
+                raise ExperimentError(
+                    f"{target}: its returns are not those that arm {arm} has in this version "
+                    "(`returns` of its config.yaml; docs/notes/protocol_changes.md); go on in a new "
+                    "folder, or with the version that made this one"
+                )
+            wanted = {e.id for e in usable(episodes, config.returns)}
             if set(critic.inputs) != wanted or critic.outdated(episodes):
                 critic = None
         whole = all(self._tag(arm) in label_tags(e.path) for e in episodes)
@@ -243,7 +250,6 @@ class UnitRun:
             self.say(f"critic {method.critic_name}")
             for stale in target.glob("report*.json"):
                 stale.unlink()
-            config = critic_config(self.settings, self.unit, arm)
             critic = train_critic(config, episodes, target, preset=method.labels)
         labels = labelling.label(critic, episodes, label_config(self.settings, arm))
         for episode, item in zip(episodes, labels, strict=True):
