@@ -14,8 +14,8 @@ recipe        windows                                                           
 `dexpie`      everything judged                                                      continuous
 ============  =====================================================================  ==========
 
-Presets `best` and `cpu` leave the windows of failed episodes out (``data.weights.failure: 0``), so
-that `recap` and `dexpie` learn from what `hg_dagger` does, told step by step what was good.
+With ``data.weights.failure: 0`` (presets `best`, `cpu`) `recap` and `dexpie` learn from what
+`hg_dagger` does, told step by step what was good.
 
 Never used: evaluation episodes, episodes marked ``use_for_actor: false``, episodes without a
 verdict, demonstrations that failed.
@@ -137,9 +137,8 @@ def build(
     ``labels`` by episode id, or in the order of ``episodes``; needed by `recap` and `dexpie`.
     ``human_share``: a chunk takes its human label where at least this share of it is human (paper:
     all of it). ``weights`` of sources; windows of weight 0 are left out. ``fast_share`` is of
-    `hg_fast`, ``intervention_share`` of `dexhil`. Raises DatasetError where
-    the recipe finds nothing or a label is missing, EpisodeError where an episode was annotated anew
-    since it was labelled.
+    `hg_fast`, ``intervention_share`` of `dexhil`. Raises DatasetError where the recipe finds nothing
+    or a label is missing, EpisodeError where an episode was annotated anew since it was labelled.
     """
     if recipe not in RECIPES:
         raise DatasetError(f"recipe {recipe!r} is unknown; choose from {', '.join(RECIPES)}")
@@ -152,8 +151,7 @@ def build(
     windows = concatenate(parts)
     condition, labelled_by = np.ones(len(windows)), {}
     drawn = (weights or SourceWeights()).of(windows, chosen, human_share)
-    kept = drawn > 0
-    undrawn = int((~kept).sum())
+    undrawn, kept = int((drawn == 0).sum()), drawn > 0
     kept[kept] = _within_reach(windows.rows(kept), chosen)
     if not kept.any():
         raise DatasetError(
