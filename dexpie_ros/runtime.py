@@ -12,10 +12,11 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -40,9 +41,11 @@ __all__ = [
     "qos_profile",
     "refuse_unknown_parameters",
     "run_node",
+    "spin_for",
 ]
 
 _failure: list[Exception] = []
+_SLICE_S = 0.01
 
 
 _QOS = {
@@ -135,6 +138,18 @@ def run_node(
     if _failure:
         raise _failure[0]
     return 0
+
+
+def spin_for(executor: Executor, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Serve callbacks for this long (wall time, up to 10 ms longer), or until ``until()``.
+
+    What is ready is served in rounds, but only while ``spin_once`` is called with the same timeout:
+    asked with the time that is left, it begins each time with the first subscription, and on a busy
+    machine the later ones are never served.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not until():
+        executor.spin_once(timeout_sec=_SLICE_S)
 
 
 def abort(error: Exception) -> None:

@@ -55,6 +55,7 @@ from dexpie_ros.graph_robot import CONTROL_PORTS
 from dexpie_ros.nodes.base import ContractNode, interface
 from dexpie_ros.nodes.session_client import SessionClient
 from dexpie_ros.running_graph import RunningGraph
+from dexpie_ros.runtime import spin_for
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +161,7 @@ class Ear:
     def listen(self, seconds: float) -> int:
         """How many came meanwhile."""
         self.heard.clear()
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
+        spin_for(self._executor, seconds)
         return len(self.heard)
 
     def close(self) -> None:

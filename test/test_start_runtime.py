@@ -57,6 +57,20 @@ def make_node():
     rclpy.shutdown(context=context)
 
 
+def test_who_always_has_something_to_say_leaves_room_for_the_others(make_node):
+    node = make_node()
+    executor = rclpy.executors.SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    heard = []
+    node.create_timer(0.001, lambda: time.sleep(0.003))  # due again before it is done
+    node.create_timer(0.01, lambda: heard.append(1))
+    try:
+        runtime.spin_for(executor, 60.0, lambda: len(heard) > 2)
+        assert len(heard) == 3
+    finally:
+        executor.shutdown()
+
+
 def test_defaults_and_overrides(make_node):
     node = make_node()
     assert runtime.declare_config(node, Example) == Example()

@@ -188,9 +188,9 @@ class _Jogger:
         self._output.publish(make.joint_state(jog, (axis,), way, speed, frame="base"))
 
     def _spin(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
+        from dexpie_ros.runtime import spin_for
+
+        spin_for(self._executor, seconds)
 
     def _on_state(self, message: Any) -> None:
         self._mode, self._reason = Mode(message.mode), message.reason

@@ -170,9 +170,9 @@ class _Listener:
 
     def spin(self, seconds: float, until_heard: bool = False) -> None:
         """Listen for so long, or until a node has reported."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not (until_heard and self.view.nodes):
-            self._executor.spin_once(timeout_sec=left)
+        from dexpie_ros.runtime import spin_for
+
+        spin_for(self._executor, seconds, lambda: until_heard and bool(self.view.nodes))
         self.view.simulated = self._node.count_publishers("/simulation/state") > 0
 
     def _on_diagnostics(self, message: Any) -> None:

@@ -14,7 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from dexpie_ros.asking import silence
 from dexpie_ros.nodes.base import ContractNode, interface
-from dexpie_ros.runtime import prepare_process
+from dexpie_ros.runtime import prepare_process, spin_for
 
 IDLE, RUNNING = 0, 2
 LOST_S = 15.0
@@ -89,9 +89,7 @@ class SessionClient:
 
     def spin_for(self, seconds: float) -> None:
         """Serve callbacks for this long (wall time)."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
+        spin_for(self._executor, seconds)
 
     def _spin_once(self) -> None:
         self._executor.spin_once(timeout_sec=0.1)

@@ -13,13 +13,16 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import rclpy
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 
 from dexpie_ros.nodes.base import interface
-from dexpie_ros.runtime import prepare_process
+from dexpie_ros.runtime import prepare_process, spin_for
 
 STEADY_HZ = 50.0
 STOP_S = 0.5
@@ -54,20 +57,24 @@ def _listen(node: Node, images: bool, kills: int) -> dict[str, Any]:
         interface(TEXT), "/bench/steady", lambda m: published.append(float(m.data)), 1000
     )
     node.create_subscription(interface(TEXT), "/bench/flood", lambda m: flooded.add(m.data), 1)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     steady = subprocess.Popen(_process("steady", images))
     pauses = random.Random(0)
     try:
-        _until(node, lambda: bool(published), "the steady publisher")
+        _until(executor, lambda: bool(published), "the steady publisher")
         for _ in range(kills):
             flood = subprocess.Popen(_process("flood", images))
             try:
-                _until(node, lambda pid=str(flood.pid): pid in flooded, "the other publisher")  # type: ignore[misc]
-                _spin(node, pauses.uniform(0.1, 0.2))
+                _until(
+                    executor, partial(flooded.__contains__, str(flood.pid)), "the other publisher"
+                )
+                spin_for(executor, pauses.uniform(0.1, 0.2))
             finally:
                 flood.kill()
                 flood.wait()
-            _spin(node, 0.3)
-        _spin(node, 2.0)
+            spin_for(executor, 0.3)
+        spin_for(executor, 2.0)
     finally:
         steady.kill()
         steady.wait()
@@ -75,18 +82,10 @@ def _listen(node: Node, images: bool, kills: int) -> dict[str, Any]:
     return {"stops": sum(gap > STOP_S for gap in gaps), "longest_s": round(max(gaps), 3)}
 
 
-def _spin(node: Node, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        rclpy.spin_once(node, timeout_sec=left)
-
-
-def _until(node: Node, true: Any, who: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not true():
-        rclpy.spin_once(node, timeout_sec=0.05)
-        if time.monotonic() > end:
-            raise TimeoutError(f"{who} was not heard within {PATIENCE_S:g} s")
+def _until(executor: Executor, true: Callable[[], bool], who: str) -> None:
+    spin_for(executor, PATIENCE_S, true)
+    if not true():
+        raise TimeoutError(f"{who} was not heard within {PATIENCE_S:g} s")
 
 
 def _publish(node: Node, role: str) -> None:
