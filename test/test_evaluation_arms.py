@@ -67,7 +67,8 @@ def test_the_defaults_are_what_they_were() -> None:
     assert label_config(config, "dexpie_paper") == labelling.paper()
     actor = actor_config(config, unit, "recap")
     assert (actor.recipe, actor.loop.iterations, actor.loop.seed) == ("recap", 12000, 3)
-    assert actor.policy.inference.beta == 1.5 and actor.data.human_share == 1.0
+    assert actor.policy.inference.beta == 1.0 and actor.data.human_share == 1.0
+    assert actor_config(config, unit, "recap_paper").policy.inference.beta == 1.5
 
 
 def test_every_arm_draws_corrections_as_often_but_those_that_say_otherwise() -> None:
@@ -90,21 +91,26 @@ def test_the_papers_arms_learn_from_failures_too() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["dexpie", "recap"])
-def test_with_failures_nothing_else_differs(recipe: str) -> None:
-    file = Path(__file__).parents[1] / "config" / "failures.yaml"
+def test_earlier_arms_differ_in_what_they_say_and_in_nothing_else(recipe: str) -> None:
+    file = Path(__file__).parents[1] / "config" / "earlier_arms.yaml"
     config, unit = (
         from_dict(ExperimentConfig, read_yaml(file), str(file)),
         Unit("A", "retry", "main", 0),
     )
-    plain, other = (actor_config(config, unit, arm) for arm in (recipe, f"{recipe}_failures"))
+    arms = (recipe, f"{recipe}_guided", f"{recipe}_failures")
+    plain, guided, other = (actor_config(config, unit, arm) for arm in arms)
+    asked = dataclasses.replace(plain.policy.inference, beta=1.5)
+    policy = dataclasses.replace(plain.policy, inference=asked)
+    assert guided == dataclasses.replace(plain, policy=policy)
     assert other.data.weights == SourceWeights(intervention=5.0)
     data = dataclasses.replace(other.data, weights=SourceWeights(intervention=5.0, failure=0.0))
-    assert plain == dataclasses.replace(other, data=data)
+    assert guided == dataclasses.replace(other, data=data)
     plain, other = (critic_config(config, unit, arm) for arm in (recipe, f"{recipe}_failures"))
     assert other.returns.failures == "learn"
     returns = dataclasses.replace(other.returns, failures="leave_out")
     assert plain == dataclasses.replace(other, returns=returns)
-    assert label_config(config, recipe) == label_config(config, f"{recipe}_failures")
+    assert len({label_config(config, arm) for arm in arms}) == 1
+    assert critic_config(config, unit, f"{recipe}_guided") == plain
 
 
 @pytest.mark.parametrize("key", TASKS)

@@ -46,7 +46,7 @@ class DemoConfig:
     """Of these, so many also on the live graph."""
     realtime_evaluations: int = 2
     """Of these, so many in real time, where control jitter and latency mean something."""
-    beta: float = 1.5
+    beta: float = 1.0
     limit_s: float = 14.0
     """An episode that lasts longer has failed."""
     mess: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0

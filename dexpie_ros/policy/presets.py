@@ -79,7 +79,9 @@ _CPU = PolicyConfig(
     prefix=PrefixConfig(kind="bent"),
     # With sinusoids of 100 I every narrow band of I is a condition of its own, with few windows.
     optimality=OptimalityConfig(scale=3.0),
-    inference=InferenceSettings(noise=0.0),
+    # Without noise there is no distribution that guidance could sharpen: it would only move the
+    # chunk on, beyond all that was learned.
+    inference=InferenceSettings(beta=1.0, noise=0.0),
 )
 
 _PRESETS = {"paper": _PAPER, "authors": _AUTHORS, "best": _BEST, "cpu": _CPU}

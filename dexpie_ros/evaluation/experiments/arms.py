@@ -20,8 +20,8 @@ class Arm:
 
     recipe: Recipe
     labels: LabelSet = ""
-    beta: Annotated[float, Field(ge=0.0)] = 1.5
-    """Guidance; used where the recipe has a condition."""
+    beta: Annotated[float, Field(ge=0.0)] = 1.0
+    """Guidance; used where the recipe has a condition. 1: none, as in preset `cpu`."""
     critic: tuple[str, ...] = ()
     """``key=value`` on the critic's preset, for instance ``crossfit=0``: a critic of its own."""
     label: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ ARMS: dict[str, Arm] = {
     "dexhil": Arm("dexhil"),
     "recap": Arm("recap", "best"),
     "dexpie": Arm("dexpie", "best"),
-    "recap_paper": Arm("recap", "paper", actor=_ALL_EQUALLY),
-    "dexpie_paper": Arm("dexpie", "paper", actor=_ALL_EQUALLY),
+    "recap_paper": Arm("recap", "paper", beta=1.5, actor=_ALL_EQUALLY),
+    "dexpie_paper": Arm("dexpie", "paper", beta=1.5, actor=_ALL_EQUALLY),
 }
-"""`..._paper`: critic, labels and sampling as the paper's text has them. Everything else is shared."""
+"""`..._paper`: critic, labels, sampling and guidance as the paper's text has them. Everything else is shared."""
