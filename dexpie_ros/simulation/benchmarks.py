@@ -33,7 +33,7 @@ def bench_simulation(quick: bool = False) -> dict[str, float | str]:
     tracker, glove, teleop, arbiter, limits, physics), nothing recorded; ``expert_realtime`` is that
     of task A, terminal. ``<task>_<regime>_expert_success`` is the share of them that succeeded.
     ``policy_realtime``: episodes of task A in which an untrained policy of the preset `cpu` drives,
-    asynchronously, with guidance.
+    asynchronously.
     """
     episodes = 4 if quick else 200
     figures: dict[str, float | str] = {"opengl": BACKEND, "expert_episodes": episodes}
