@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from rclpy.serialization import deserialize_message
 
 from dexpie_ros import contract
@@ -22,6 +24,7 @@ from dexpie_ros.graph import NodeSpec
 from dexpie_ros.messages import read_pose
 from dexpie_ros.nodes.base import interface, status_level
 from dexpie_ros.nodes.session_client import SessionClient
+from dexpie_ros.realtime import VARIABLE
 from dexpie_ros.running_graph import RunningGraph
 
 WIDTH, HEIGHT, FPS = 320, 240, 30
@@ -51,6 +54,16 @@ EMULATORS = {
     "realsense": ("--width", str(WIDTH), "--height", str(HEIGHT), "--fps", str(FPS)),
     "ur5": ("--unlock-delay", "0.2"),
 }
+
+
+@contextlib.contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """For what is started inside: these processes fill two cores, and those that go before all others
+    would leave none of the rest, jogs and this program among them, any time at all.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "0")
+        yield
 
 
 def fit_to_a_small_machine(specs: list[NodeSpec]) -> list[NodeSpec]:
