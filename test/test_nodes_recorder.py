@@ -26,6 +26,7 @@ from dexpie_ros.episodes.decoding import header_stamp_ns
 from dexpie_ros.episodes.episode_file import read_episode_file
 from dexpie_ros.nodes.base import ERROR, ContractNode, interface, status_level
 from dexpie_ros.nodes.recorder import TELLS_WHEN_SENT, Recorder
+from dexpie_ros.runtime import spin_for
 
 
 class Robot:
@@ -84,8 +85,7 @@ class Robot:
             self.stamps.append(stamp)
             for topic, message in said.items():
                 self._out[topic].publish(message)
-            while (left := due - time.monotonic()) > 0:
-                self._executor.spin_once(timeout_sec=left)
+            spin_for(self._executor, due - time.monotonic())
         for _ in range(30):
             self._executor.spin_once(timeout_sec=0.0)
 

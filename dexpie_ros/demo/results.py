@@ -55,7 +55,7 @@ def report_data(settings: DemoConfig, findings: Findings, command: str) -> Repor
     """The report's values."""
     notes = {
         BC: "demonstrations only",
-        DEXPIE: f"all episodes, continuous optimality, beta {settings.beta:g}",
+        DEXPIE: f"episodes that succeeded, continuous optimality, beta {settings.beta:g}",
     }
     return ReportData(
         title="dexpie demo: from nothing to an improved policy",
